@@ -1,0 +1,132 @@
+"""Ordered LoRA files with their strengths: the pack's own STYLE_STACK, and the community's LORA_STACK in and out.
+
+LORA_STACK is a list of rows (lora_name, strength_model, strength_clip). In the wild the rows are tuples or lists,
+names have either slash, and unused rows say "None" or have both strengths 0; all of that is read, tuples are written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PureWindowsPath
+from typing import Any
+
+from . import lora_file
+from .errors import LoraNameError, StrengthError
+from .lora_file import LoraFile
+from .metadata import trigger_words
+
+Row = tuple[str, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class StackEntry:
+    """One file of a stack and how strongly it speaks to the UNet and to the text encoders."""
+
+    lora_name: str
+    """The name as ComfyUI lists it, relative to the `loras` folder it lies in."""
+    file: LoraFile
+    strength_model: float
+    strength_clip: float
+
+    @property
+    def row(self) -> Row:
+        """The entry as a row of a LORA_STACK."""
+        return (self.lora_name, self.strength_model, self.strength_clip)
+
+
+@dataclass(frozen=True, eq=False)
+class StyleStack:
+    """Adapters in the order in which they are applied. Never changed: `plus` gives a longer one."""
+
+    entries: tuple[StackEntry, ...] = ()
+
+    def plus(self, rows: Iterable[Row]) -> StyleStack:
+        """A stack with the rows' files after these. Raises AdapterError for a name or file that is no good."""
+        return StyleStack(self.entries + tuple(open_row(row) for row in rows))
+
+    @property
+    def rows(self) -> list[Row]:
+        """The whole stack as a LORA_STACK."""
+        return [entry.row for entry in self.entries]
+
+    @property
+    def trigger_words(self) -> tuple[str, ...]:
+        """The trigger words of all files in order, each once."""
+        return tuple(dict.fromkeys(word for entry in self.entries for word in trigger_words(entry.file.metadata)))
+
+    @property
+    def repeated(self) -> tuple[str, ...]:
+        """Names that stand in the stack more than once; they are applied that often, as chained loaders would."""
+        names = [entry.lora_name for entry in self.entries]
+        return tuple(name for name in dict.fromkeys(names) if names.count(name) > 1)
+
+
+def gather(stack: StyleStack | None, lora_stack: Sequence[Any] | None) -> StyleStack:
+    """One stack of both inputs of a node, either of which may be missing: `stack` first."""
+    return (stack or StyleStack()).plus(parse_rows(lora_stack or ()))
+
+
+def parse_rows(rows: Sequence[Any]) -> list[Row]:
+    """The rows of a LORA_STACK that say something. Raises StrengthError, with the row's number, for a malformed one."""
+    parsed = []
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, (tuple, list)) or len(row) != 3:
+            raise StrengthError(
+                f"Row {number} of the LORA_STACK is {row!r}; expected (lora_name, strength_model, strength_clip)."
+            )
+        name, strength_model, strength_clip = row
+        if name in (None, "", "None"):
+            continue
+        if not isinstance(name, str):
+            raise LoraNameError(f"Row {number} of the LORA_STACK has the name {name!r}; expected a file name.")
+        row = (name, finite(strength_model, name, "strength_model"), finite(strength_clip, name, "strength_clip"))
+        if row[1:] != (0.0, 0.0):
+            parsed.append(row)
+    return parsed
+
+
+def open_row(row: Row) -> StackEntry:
+    """The entry for a row: its file is resolved and read. Raises AdapterError."""
+    name, path = resolve(row[0])
+    return StackEntry(name, lora_file.read(path), *row[1:])
+
+
+def finite(value: Any, lora_name: str, what: str) -> float:
+    """`value` as a float. Raises StrengthError for NaN, infinity, and what is no number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise StrengthError(f"{lora_name}: {what} is {value!r}; expected a finite number, such as 1.0.")
+    return number
+
+
+def relative_parts(lora_name: str) -> tuple[str, ...]:
+    """The folders and the file of a name inside a `loras` folder. Raises LoraNameError for a name that leaves it."""
+    path = PureWindowsPath(lora_name)  # knows both slashes, drive letters and network shares
+    if not path.parts or path.anchor or ".." in path.parts or "\0" in lora_name:
+        raise LoraNameError(
+            f"{lora_name!r} leaves ComfyUI's loras folders; expected a name relative to one of them, such as "
+            "'styles/monet.safetensors'. Move or link the file there."
+        )
+    return path.parts
+
+
+def resolve(lora_name: str) -> tuple[str, str]:
+    """The name as ComfyUI lists it, and the file's path. Raises LoraNameError where its folders have no such file."""
+    import folder_paths  # ComfyUI's; imported late, so that rows can be parsed and tested without it
+
+    name = os.path.join(*relative_parts(lora_name))
+    path = folder_paths.get_full_path("loras", name)
+    if path is None:
+        near = difflib.get_close_matches(name, folder_paths.get_filename_list("loras"), n=1)
+        raise LoraNameError(
+            f"{lora_name!r} is not in ComfyUI's loras folders ({', '.join(folder_paths.get_folder_paths('loras'))})."
+            + (f" Did you mean {near[0]!r}?" if near else " Put the file there and refresh.")
+        )
+    return name, path

@@ -1,0 +1,39 @@
+"""The three style adapters: drawn pictures with captions in a folder, then the pack's own trainer, as a user runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from ..training.cli import main as run_trainer
+from .styles import TRIGGERS
+from .weights import adapter_file
+from .workshop import pictures
+
+PICTURES = 240
+OPTIONS = {
+    "rank": 4, "steps": 220, "batch": 8, "accumulate": 1, "lr": 3e-3, "schedule": "cosine", "resolution": 128, "seed": 0,
+}  # fmt: skip
+"""Options of training/train.py. Few steps at a high rate: the world is small."""
+
+
+def train_adapter(style: str, checkpoint: Path, work: Path) -> None:
+    """Trains the adapter of one of STYLES on a built checkpoint and writes it beside the other weights; resumable.
+
+    Raises RuntimeError where the trainer fails; it has said why.
+    """
+    options = {"base": checkpoint, "data": dataset(style, work), "output": adapter_file(style), "trigger": TRIGGERS[style]}
+    flags = [f"--{name}={value}" for name, value in (options | OPTIONS).items()]
+    if code := run_trainer([*flags, "--resume", "--overwrite"]):
+        raise RuntimeError(f"training/train.py ended with {code} for {style}")
+
+
+def dataset(style: str, work: Path) -> Path:
+    """A folder of styled pictures, each with its caption in a .txt beside it."""
+    folder = work / f"{style}-pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, picture in enumerate(pictures(PICTURES, seed=5, shares={style: 1.0})):
+        Image.fromarray(picture.render()).save(folder / f"{number:03}.png")
+        (folder / f"{number:03}.txt").write_text(picture.caption, encoding="utf-8")
+    return folder

@@ -1,0 +1,278 @@
+"""The oracle: a small classifier that reads a picture of the stand-in's world - land, time, objects, manner.
+
+It is trained on the renderer's own labels, on renders and on what the autoencoder makes of them, and measures what the
+stand-in paints. Ghibli pictures have a cloud whether asked for or not, so their "clouds" label says nothing and is
+left out of training and of every count.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .autoencoder import SHARP, coders
+from .muon import Optimiser
+from .scenes import LANDS, OBJECTS, SIZE, TIMES
+from .styles import STYLES
+from .workshop import Picture, Run, atomic, pictures, render_all, save_tensors, to_tensor
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = Path(__file__).parent / "weights" / "oracle.safetensors"
+MANNERS = ("plain", "painting", *STYLES)
+"""What a picture is: a plain drawing, an unnamed painting, or one of the named styles."""
+
+TRAINING_SEED, HELD_OUT_SEED = 4, 1001
+"""Seeds of `pictures`: what the oracle learns from, and what no part of the stand-in has seen."""
+
+_BATCH = 48
+_PICTURES = 3000
+_DECODED = 384  # how many of them are also seen after the autoencoder: costly, and enough to learn its traces
+_HEADS = (len(LANDS), len(TIMES), len(OBJECTS), len(MANNERS))
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What the oracle saw in n pictures: probabilities, float64, in the order of LANDS, TIMES, OBJECTS and MANNERS."""
+
+    lands: np.ndarray
+    """(n, 4), rows add up to 1."""
+    times: np.ndarray
+    """(n, 3), rows add up to 1."""
+    things: np.ndarray
+    """(n, 5), each object for itself."""
+    manners: np.ndarray
+    """(n, 5), rows add up to 1."""
+
+    @property
+    def land(self) -> list[str]:
+        """The most probable land form of each picture."""
+        return [LANDS[index] for index in self.lands.argmax(1)]
+
+    @property
+    def time(self) -> list[str]:
+        """The most probable time of day of each picture."""
+        return [TIMES[index] for index in self.times.argmax(1)]
+
+    @property
+    def style(self) -> list[str]:
+        """The most probable of MANNERS for each picture."""
+        return [MANNERS[index] for index in self.manners.argmax(1)]
+
+    @property
+    def objects(self) -> list[frozenset[str]]:
+        """The objects more probably there than not. "clouds" means nothing in a Ghibli picture."""
+        return [frozenset(np.array(OBJECTS)[row > 0.5].tolist()) for row in self.things]
+
+    def style_share(self, a: str, b: str) -> np.ndarray:
+        """How much of the probability of styles `a` and `b` is `b`'s: (n,), in 0..1."""
+        first, second = (self.manners[:, MANNERS.index(style)] for style in (a, b))
+        return second / (first + second)
+
+
+@dataclass(frozen=True, eq=False)
+class Oracle:
+    """A trained classifier, ready to read."""
+
+    network: nn.Module
+
+    @classmethod
+    def load(cls, path: Path = WEIGHTS) -> Oracle:
+        """Loads weights. Raises FileNotFoundError where there are none, RuntimeError where they do not fit."""
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: the oracle's weights are missing. Check them out, or run `make standin`.")
+        network = new_network()
+        network.load_state_dict(load_file(path))
+        return cls(network.eval())
+
+    def save(self, path: Path) -> None:
+        """Writes the weights as fp16 safetensors."""
+        state = self.network.state_dict()
+        save_tensors(path, {key: value.half() if value.is_floating_point() else value for key, value in state.items()})
+
+    @torch.no_grad()
+    def read(self, seen: Tensor | np.ndarray) -> Reading:
+        """Reads pictures: float tensor (n, 3, 128, 128) in 0..1, or uint8 array (n, 128, 128, 3).
+
+        Raises ValueError for any other shape or type.
+        """
+        batch = as_batch(seen)
+        parts = [self.network(batch[start : start + 64]) for start in range(0, len(batch), 64)]
+        outputs = torch.cat(parts) if parts else torch.zeros(0, sum(_HEADS))
+        land, hour, things, manner = outputs.double().split(_HEADS, 1)
+        softmax = [head.softmax(1).numpy() for head in (land, hour, manner)]
+        return Reading(softmax[0], softmax[1], things.sigmoid().numpy(), softmax[2])
+
+
+def as_batch(seen: Tensor | np.ndarray) -> Tensor:
+    """Pictures of either kind as float32 (n, 3, 128, 128) on the CPU. Raises ValueError for what is neither."""
+    if isinstance(seen, np.ndarray) and seen.dtype == np.uint8 and seen.shape[1:] == (SIZE, SIZE, 3):
+        return to_tensor(seen)
+    if isinstance(seen, Tensor) and seen.is_floating_point() and seen.shape[1:] == (3, SIZE, SIZE):
+        return seen.detach().to("cpu", torch.float32).clamp(0, 1)
+    raise ValueError(
+        f"The oracle reads float tensors (n, 3, {SIZE}, {SIZE}) in 0..1 or uint8 arrays (n, {SIZE}, {SIZE}, 3); "
+        f"found {seen.dtype} of shape {tuple(seen.shape)}. Resize and convert the pictures first."
+    )
+
+
+class Residual(nn.Module):
+    """x + conv(x), normalised: two thirds of the network's work, at its two lowest resolutions."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as `x`."""
+        return x + F.relu(self.norm(self.conv(x)))
+
+
+class Network(nn.Module):
+    """Pictures (n, 3, 128, 128) in 0..1 -> logits (n, 17) of the four heads; 19 M multiplications a picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (12, 24, 48, 96)  # 12: each 2 x 2 block of pixels becomes one place with 12 channels
+        stages = []
+        for narrow, wide in pairwise(widths):
+            conv = nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=False)
+            stages += [conv, nn.BatchNorm2d(wide), nn.ReLU(), *([Residual(wide)] if wide > 24 else [])]
+        self.body = nn.Sequential(*stages)
+        self.heads = nn.Linear(2 * widths[-1], sum(_HEADS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, (n, 17)."""
+        features = self.body(F.pixel_unshuffle(x * 2 - 1, 2).contiguous(memory_format=torch.channels_last))
+        # The mean knows land and light, the maximum finds a boat wherever it is.
+        return self.heads(torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1))
+
+
+def new_network() -> Network:
+    """A network with fresh weights."""
+    return Network().to(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What n pictures show, as numbers; `known` (n, 5) is 0 where an object's label says nothing."""
+
+    land: Tensor
+    time: Tensor
+    things: Tensor
+    known: Tensor
+    manner: Tensor
+
+    @classmethod
+    def of(cls, chosen: Sequence[Picture]) -> Labels:
+        """The labels that the renderer's descriptions give."""
+        things = torch.tensor([[float(thing in picture.scene.objects) for thing in OBJECTS] for picture in chosen])
+        known = torch.ones_like(things)
+        known[[picture.style == "ghibli" for picture in chosen], OBJECTS.index("clouds")] = 0
+        return cls(
+            torch.tensor([LANDS.index(picture.scene.land) for picture in chosen]),
+            torch.tensor([TIMES.index(picture.scene.time) for picture in chosen]),
+            things,
+            known,
+            torch.tensor([MANNERS.index(picture.style) for picture in chosen]),
+        )
+
+    def loss(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Mean loss of the four heads against these rows."""
+        land, hour, things, manner = logits.split(_HEADS, 1)
+        of_things = F.binary_cross_entropy_with_logits(things, self.things[rows], self.known[rows])
+        named = ((land, self.land), (hour, self.time), (manner, self.manner))
+        return 3 * of_things + sum(F.cross_entropy(head, label[rows]) for head, label in named)
+
+
+def train_oracle(
+    work: Path,
+    autoencoder: nn.Module | None,
+    steps: int = 600,
+    seed: int = 0,
+    count: int = _PICTURES,
+    path: Path = WEIGHTS,
+) -> Oracle:
+    """Trains an oracle on `count` renders and saves it to `path`; a killed run goes on from what lies in `work`.
+
+    With an autoencoder (new_autoencoder's layout, trained) a quarter of every batch has gone through it.
+    """
+    chosen = pictures(count, TRAINING_SEED, dict.fromkeys(MANNERS, 1.0))
+    rendered = render_all(chosen, work / "oracle-pictures.npy")
+    decoded = _decoded(autoencoder, rendered[:_DECODED], work / "oracle-decoded.npy") if autoencoder else None
+    labels = Labels.of(chosen)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = new_network().train()
+    optimiser = Optimiser(network, 0.02, 3e-3)
+    state = work / "oracle.safetensors"
+    run = Run(state, steps, seed, optimiser, network.state_dict, network.load_state_dict, every=20)
+    began = time.monotonic()
+    for done, step in enumerate(run, start=1):
+        random = run.generator(step)
+        rows = torch.randint(count, (_BATCH,), generator=random)
+        batch = rendered[rows.numpy()]
+        if decoded is not None:
+            rows[: _BATCH // 4] %= len(decoded)
+            batch[: _BATCH // 4] = decoded[rows[: _BATCH // 4].numpy()]
+        loss = labels.loss(network(augmented(to_tensor(batch), random)), rows)
+        loss.backward()
+        optimiser.step(step / steps)
+        if step % 50 == 49:
+            pace = (time.monotonic() - began) / done
+            log.info("oracle %d/%d loss %.4f %.2f s a step", step + 1, steps, loss.item(), pace)
+    oracle = Oracle(network.eval())
+    oracle.save(path)
+    return oracle
+
+
+def augmented(clean: Tensor, random: torch.Generator) -> Tensor:
+    """The batch mirrored or not, shifted a little; each picture blurred, coloured and noisy in its own measure."""
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=random)
+
+    n = len(clean)
+    if uniform(1).item() < 0.5:
+        clean = clean.flip(3)
+    top, left = (uniform(2) * 9).int().tolist()
+    shifted = F.pad(clean, (4, 4, 4, 4), mode="replicate")[..., top : top + SIZE, left : left + SIZE]
+    blurred = F.avg_pool2d(shifted, 3, 1, 1, count_include_pad=False)
+    seen = shifted.lerp(blurred, uniform(n, 1, 1, 1) * (uniform(n, 1, 1, 1) < 0.6))
+    seen = seen * (0.95 + 0.1 * uniform(n, 3, 1, 1)) + 0.04 * (uniform(n, 1, 1, 1) - 0.5)
+    noise = torch.randn(seen.shape, generator=random) * 0.05 * uniform(n, 1, 1, 1).square()
+    return (seen + noise).clamp(0, 1)
+
+
+def accuracy(reading: Reading, shown: Sequence[Picture]) -> dict[str, float]:
+    """Share of right answers, in 0..1: "land", "time", "style", and each of OBJECTS where its label says something."""
+    labels = Labels.of(shown)
+    heads = {"land": (reading.lands, labels.land), "time": (reading.times, labels.time)}
+    heads["style"] = (reading.manners, labels.manner)
+    right = {name: float((seen.argmax(1) == label.numpy()).mean()) for name, (seen, label) in heads.items()}
+    agree, known = (reading.things > 0.5) == (labels.things.numpy() > 0.5), labels.known.numpy() > 0
+    return right | {thing: float(agree[known[:, k], k].mean()) for k, thing in enumerate(OBJECTS)}
+
+
+@torch.no_grad()
+def _decoded(autoencoder: nn.Module, rendered: np.ndarray, cache: Path) -> np.ndarray:
+    """The pictures after encoder and decoder, uint8; kept in `cache` for a resumed run."""
+    if cache.exists() and len(kept := np.load(cache)) == len(rendered):
+        return kept
+    encode, decode = coders(autoencoder, SHARP.decoder_blocks)
+    seen = [decode(encode(to_tensor(rendered[start : start + 16]))) for start in range(0, len(rendered), 16)]
+    decoded = torch.cat(seen).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    with atomic(cache) as path, path.open("wb") as file:
+        np.save(file, decoded)
+    return decoded

@@ -1,0 +1,95 @@
+"""`python -m mixlora.standin.recipe`: trains all of the stand-in from a seed; killed, it goes on where it was.
+
+Autoencoder, UNet, oracle, base weights, checkpoint, adapters, in this order. Hours on two cores, minutes on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from ..standalone import ROOT, import_comfy
+
+STAGES = ("autoencoder", "base", "weights", "oracle", "adapters")
+
+
+def main() -> None:
+    """Runs the stages asked for; what is finished is not done again."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"some of: {', '.join(STAGES)} (default: all)")
+    parser.add_argument("--work", type=Path, default=ROOT / ".standin", help="where unfinished work is kept (default: .standin)")
+    given = parser.parse_args()
+    if unknown := set(given.stages) - set(STAGES):
+        parser.error(f"no stage is called {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    import_comfy()
+    given.work.mkdir(parents=True, exist_ok=True)
+    for stage in given.stages or STAGES:
+        logging.info("stage %s", stage)
+        _STAGES[stage](given.work)
+
+
+def train_autoencoder_stage(work: Path):
+    """The autoencoder through both of its stages; returns the model."""
+    import torch
+
+    from .autoencoder import LEAN, SHARP, new_autoencoder, train_autoencoder
+
+    torch.manual_seed(0)
+    model = new_autoencoder()
+    train_autoencoder(LEAN, model, work, "autoencoder-lean")
+    train_autoencoder(SHARP, model, work, "autoencoder-sharp")
+    return model.requires_grad_(False)
+
+
+def train_base_stage(work: Path) -> dict:
+    """The UNet on the autoencoder's latents; returns its averaged weights."""
+    import torch
+
+    from .autoencoder import LEAN, new_autoencoder, train_autoencoder
+    from .base import Plan, new_unet, train_base
+
+    model = new_autoencoder()
+    train_autoencoder(LEAN, model, work, "autoencoder-lean")  # the second stage leaves the encoder alone
+    torch.manual_seed(1)
+    return train_base(Plan(), new_unet(), model, work).mean
+
+
+def write_weights(work: Path) -> None:
+    """Packs UNet and autoencoder into standin/weights."""
+    from .base import latent_statistics
+    from .weights import save_base
+
+    save_base(train_base_stage(work), train_autoencoder_stage(work), *latent_statistics(work))
+
+
+def train_oracle_stage(work: Path) -> None:
+    """The classifier that measures the stand-in."""
+    from .oracle import train_oracle
+
+    train_oracle(work, train_autoencoder_stage(work))
+
+
+def train_adapters(work: Path) -> None:
+    """One adapter a style, on the checkpoint as users get it."""
+    from .adapters import train_adapter
+    from .build import NAME, build_checkpoint
+    from .styles import STYLES
+
+    checkpoint = build_checkpoint(work / NAME)
+    for style in STYLES:
+        train_adapter(style, checkpoint, work)
+
+
+_STAGES: dict[str, Callable[[Path], object]] = {
+    "autoencoder": train_autoencoder_stage,
+    "base": train_base_stage,
+    "weights": write_weights,
+    "oracle": train_oracle_stage,
+    "adapters": train_adapters,
+}
+
+if __name__ == "__main__":
+    main()

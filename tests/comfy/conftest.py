@@ -1,0 +1,94 @@
+"""The real ComfyUI, tiny models and LoRA files. One model for the whole run: no test may leave a trace in it."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def _load(name: str, path: Path):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+standalone = _load("standalone", ROOT / "standalone.py")
+standalone.import_comfy(cpu=True)
+standalone.import_pack()
+
+
+@pytest.fixture(scope="session")
+def models():
+    """The module tests/comfy/models.py."""
+    return _load("mixlora_test_models", ROOT / "tests" / "comfy" / "models.py")
+
+
+@pytest.fixture(scope="session")
+def sd15(models):
+    return models.unet(models.SD15_UNET)
+
+
+@pytest.fixture(scope="session")
+def clip(models):
+    return models.clip()
+
+
+@pytest.fixture(scope="session")
+def sdxl(models):
+    import torch
+
+    return models.unet(models.SDXL_UNET, dtype=torch.float16)
+
+
+@pytest.fixture
+def loras(tmp_path, models, monkeypatch):
+    """A loras folder that ComfyUI knows. `save(name, family or tensors)` writes a file into it."""
+    import folder_paths
+    from safetensors.torch import save_file
+
+    folder = tmp_path / "loras"
+    folder.mkdir()
+    entry = ([str(folder)], folder_paths.supported_pt_extensions)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", entry)
+    folder_paths.filename_list_cache.pop("loras", None)
+
+    def save(name, content="LoRA", metadata=None, **options):
+        tensors = models.lora_tensors(content, **options) if isinstance(content, str) else content
+        path = folder / f"{name}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({key: value.clone().contiguous() for key, value in tensors.items()}, path, metadata=metadata)
+        return f"{name}.safetensors"
+
+    yield SimpleNamespace(folder=folder, save=save)
+    folder_paths.filename_list_cache.pop("loras", None)
+
+
+@pytest.fixture
+def chained():
+    """Core's own LoraLoader, one after the other: what the mode "sum" must equal."""
+    import nodes
+
+    def apply(model, clip, rows):
+        for row in rows:
+            model, clip = nodes.LoraLoader().load_lora(model, clip, *row)
+        return model, clip
+
+    return apply
+
+
+@pytest.fixture
+def mixed():
+    """MixLoRAWeights on rows of (lora_name, strength_model, strength_clip). Returns (model, clip, report)."""
+    from mixlora.nodes.mix_weights import MixLoRAWeights
+
+    def apply(model, clip, rows, mode="sum", total=1.0, limit=0.0):
+        out = MixLoRAWeights.execute(model, mode, total, limit, clip=clip, lora_stack=list(rows))
+        return out.result
+
+    return apply

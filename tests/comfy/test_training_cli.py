@@ -1,0 +1,106 @@
+"""The trainer as its user runs it: a real checkpoint file, a folder, a command, Ctrl-C, --resume."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mixlora.training import cli
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+SCRIPT = Path(cli.__file__).with_name("train.py")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(sd15, tmp_path_factory):
+    """A complete SD v1.5 checkpoint in half precision: two-level UNet, TAESD, CLIP-L without attention."""
+    import comfy.sd1_clip
+    from comfy.taesd.taesd import TAESD
+
+    torch.manual_seed(0)
+    unet = sd15.model.diffusion_model.state_dict()
+    text = comfy.sd1_clip.SD1ClipModel(device="meta", dtype=torch.float16).state_dict()
+    tensors = {f"model.diffusion_model.{name}": value for name, value in unet.items()}
+    for name, value in TAESD().state_dict().items():
+        if value.dim():  # ComfyUI leaves convolutions uninitialised
+            value = (
+                torch.randn(value.shape) * value[0].numel() ** -0.5 if value.dim() == 4 else torch.zeros(value.shape)
+            )
+        tensors[f"first_stage_model.{name}"] = value
+    for name, like in text.items():
+        value = torch.zeros(like.shape)
+        if "embedding" in name:
+            value.normal_(std=0.1)
+        elif "norm" in name and name.endswith("weight"):
+            value += 1
+        tensors["cond_stage_model." + name.removeprefix("clip_l.")] = value
+    path = tmp_path_factory.mktemp("base") / "tiny.safetensors"
+    save_file({name: value.half().contiguous() for name, value in tensors.items()}, path)
+    yield path
+    path.unlink()
+
+
+@pytest.fixture
+def command(checkpoint, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(3):
+        Image.effect_noise((80, 70 + number), 60).save(data / f"{number}.png")
+        (data / f"{number}.txt").write_text(f"a hill ({number})")
+    return [
+        "--base", str(checkpoint), "--data", str(data), "--output", str(tmp_path / "out" / "monet.safetensors"),
+        "--trigger", "monet style", "--steps", "16", "--batch", "1", "--accumulate", "1", "--lr", "1e-3",
+        "--resolution", "64", "--dtype", "fp32", "--device", "cpu",
+    ]  # fmt: skip
+
+
+def test_train_interrupt_resume(command, tmp_path, capsys):
+    state = tmp_path / "out" / "monet.training-state"
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    running = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *command], cwd=tmp_path, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert running.stdout
+    lines = []
+    for line in running.stdout:
+        lines.append(line)
+        if line.startswith("step "):
+            running.send_signal(signal.SIGINT)
+    output = "".join(lines)
+    assert running.wait() == 130, output
+    assert "0.png: a hill (0), monet style" in output and "training on cpu in float32: 16 steps of 1 samples" in output
+    assert "--resume continues" in output and state.is_file()
+    assert [path.name for path in state.parent.iterdir()] == [state.name]
+
+    assert cli.main(command) == 2  # would lose the saved run
+    assert "--resume" in capsys.readouterr().err
+    assert cli.main([*command, "--resume"]) == 0
+    printed = capsys.readouterr().out
+    assert "step 16/16" in printed and "56 of 56 layers matched" in printed
+    assert not state.exists()
+    with safe_open(tmp_path / "out" / "monet.safetensors", "pt") as file:
+        about = file.metadata()
+    assert about["ss_sd_model_name"] == "tiny" and len(about["ss_new_sd_model_hash"]) == 64
+    assert about["ss_steps"] == "16" and about["modelspec.trigger_phrase"] == "monet style"
+
+
+def test_bad_bases_are_one_message(command, tmp_path, capsys, checkpoint):
+    def error(path):
+        assert cli.main([*command, "--base", str(path)]) == 2
+        return capsys.readouterr().err
+
+    torn = tmp_path / "torn.safetensors"
+    with open(checkpoint, "rb") as file:
+        torn.write_bytes(file.read(5000))
+    assert "torn.safetensors: ComfyUI cannot load it" in error(torn)
+    assert "expected an existing .safetensors checkpoint" in error(tmp_path / "none.safetensors")
+    lone = tmp_path / "lone.safetensors"
+    save_file({"weight": torch.ones(2)}, lone)
+    assert "lone.safetensors: " in error(lone)
+    assert not list((tmp_path / "out").iterdir())

@@ -1,0 +1,56 @@
+"""One ComfyUI server for all tests of this tier, in a scratch folder with the linked pack and the stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mixlora.tools import links, standin_files
+from mixlora.tools.client import Client
+from mixlora.tools.server import Server
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory) -> Path:
+    """A folder to start ComfyUI on: custom_nodes with the pack, models with the stand-in, an empty input."""
+    folder = tmp_path_factory.mktemp("comfyui")
+    links.link_pack(folder / "custom_nodes")
+    standin_files.place(folder / "models")
+    (folder / "input").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def loras(base) -> Path:
+    """The folder that the server reads LoRA files from; it sees new files at once."""
+    return base / "models" / "loras"
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, base, tmp_path_factory) -> Iterator[Server]:
+    """The running server."""
+    with Server(comfyui, tmp_path_factory.mktemp("scratch"), base=base) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(server) -> Client:
+    """A client of the running server."""
+    return Client(server.address)
+
+
+@pytest.fixture(scope="session")
+def object_info(client):
+    """What the server says about its nodes."""
+    return client.object_info()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Adds the end of the server's log to the report of a test that failed."""
+    report = yield
+    server = item.funcargs.get("server") if hasattr(item, "funcargs") else None
+    if report.failed and isinstance(server, Server):
+        report.sections.append(("ComfyUI's log", server.tail()))
+    return report

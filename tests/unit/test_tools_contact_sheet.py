@@ -1,0 +1,15 @@
+"""The contact sheet has every picture, at the size asked for."""
+
+from __future__ import annotations
+
+from mixlora.tools.contact_sheet import Cell, Row, contact_sheet
+from PIL import Image
+
+
+def test_places_every_picture():
+    red, blue = (Image.new("RGB", (16, 16), color) for color in ("red", "blue"))
+    rows = [Row("one", [Cell("a", red), Cell("b\nc", blue)]), Row("two", [Cell("λ = 1", blue)])]
+    sheet = contact_sheet("title", rows, side=64)
+    colors = {color: count for count, color in sheet.getcolors(1 << 16) or []}
+    assert colors[(255, 0, 0)] == 64 * 64
+    assert colors[(0, 0, 255)] == 2 * 64 * 64

@@ -1,0 +1,211 @@
+"""Settings, command line, data folder, safetensors bytes, hashes: everything around the loop that needs no ComfyUI."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mixlora.training import cli
+from mixlora.training.base import Base
+from mixlora.training.cli import main, parse
+from mixlora.training.dataset import find_pictures, load_pixels, with_trigger
+from mixlora.training.files import serialise, write_atomically
+from mixlora.training.metadata import describe, with_hashes
+from mixlora.training.samples import Samples
+from mixlora.training.settings import TrainingError, TrainSettings
+from PIL import Image
+from safetensors.torch import load, save
+
+TRAINING = Path(cli.__file__).parent
+NEEDED = ["--base", "b.safetensors", "--data", "d", "--output", "o.safetensors"]
+
+
+def test_settings_report_all_problems_at_once():
+    with pytest.raises(TrainingError) as raised:
+        TrainSettings(rank=0, lr=float("nan"), batch=1.5, resolution=100, schedule="step", channels_last=1)
+    text = str(raised.value)
+    assert all(f"  {name}: expected" in text for name in ("rank", "lr", "batch", "resolution", "schedule"))
+    assert "channels_last: expected true or false, found 1" in text
+    assert TrainSettings(rank=16).alpha == 16 and TrainSettings(rank=16, alpha=1).alpha == 1
+
+
+def test_flags_win_over_toml_over_defaults(tmp_path):
+    if sys.version_info < (3, 11):
+        pytest.skip("TOML needs 3.11")
+    config = tmp_path / "style.toml"
+    config.write_text(
+        'base = "b.safetensors"\ndata = "d"\noutput = "o.safetensors"\nsteps = 10\nsave-every = 5\nlr = 1\n'
+    )
+    job = parse([str(config), "--steps", "20", "--device", "cpu"])
+    assert (job.settings.steps, job.settings.save_every, job.settings.lr, job.settings.rank) == (20, 5, 1, 4)
+    assert job.output == tmp_path / "o.safetensors" and job.device == "cpu"
+    config.write_text("stepz = 10\nresume = 1\n")
+    with pytest.raises(TrainingError, match=r"(?s)no option 'stepz', did you mean 'steps'.*resume: expected bool"):
+        parse([str(config)])
+
+
+def test_command_line_errors_are_one_message_and_a_code(tmp_path, capsys):
+    assert main(["--base", "b.safetensors"]) == 2
+    assert "Missing: --data" in capsys.readouterr().err
+    assert main([*NEEDED, "--rank", "0"]) == 2
+    output = tmp_path / "o.safetensors"
+    output.write_bytes(b"precious")
+    assert main([*NEEDED, "--output", str(output)]) == 2
+    assert "--overwrite" in capsys.readouterr().err and output.read_bytes() == b"precious"
+    assert main([*NEEDED, "--output", str(tmp_path / "o.pt")]) == 2
+    output.with_suffix(".training-state").write_bytes(b"")
+    assert main([*NEEDED, "--output", str(output), "--overwrite"]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_help_as_a_script_is_complete_and_imports_no_torch():
+    script = str(TRAINING / "train.py")
+    code = "\n".join((
+        "import runpy, sys",
+        f"sys.argv = [{script!r}, '--help']",
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')",
+        "except SystemExit: pass",
+        "assert not {'torch', 'comfy', 'numpy'} & sys.modules.keys(), 'slow help'",
+    ))  # fmt: skip
+    checked = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    for flag in ("--base", "--data", "--output", "--trigger", "--rank", "--resume", "--accumulate", "--save-every"):
+        assert flag in checked.stdout
+
+
+def test_modules_bear_no_standard_library_name():
+    names = {path.stem for path in TRAINING.glob("*.py")} - {"__init__"}
+    assert not names & sys.stdlib_module_names
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(3):
+        Image.new("RGB", (160 + 32 * number, 144), (40 * number, 90, 200)).save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text(f"a hill, number {number}\n")
+    return tmp_path
+
+
+SMALL = TrainSettings(resolution=128, trigger="monet style")
+
+
+def words(text):
+    return 1 + len(text.split()) // 20
+
+
+def test_pictures_and_captions_are_found_in_order(folder):
+    (folder / "more").mkdir()
+    Image.new("RGB", (128, 128)).save(folder / "more" / "a.JPG", format="JPEG")
+    (folder / "more" / "a.caption").write_text("\ufeffa sea, Monet Style", encoding="utf-8")
+    (folder / ".hidden.txt").write_text("")
+    found = find_pictures(folder, SMALL, words)
+    assert [picture.path.name for picture in found] == ["0.png", "1.png", "2.png", "a.JPG"]
+    assert found[0].caption == "a hill, number 0, monet style"
+    assert found[3].caption == "a sea, Monet Style"
+
+
+def test_all_problems_of_a_folder_are_reported_at_once(folder):
+    (folder / "0.txt").unlink()
+    (folder / "1.txt").write_text("  \n")
+    (folder / "2.caption").write_text("another")
+    Image.new("RGB", (100, 300)).save(folder / "small.png")
+    (folder / "small.txt").write_text("a small one " * 20)
+    (folder / "torn.jpg").write_bytes((folder / "2.png").read_bytes()[:60])
+    (folder / "torn.txt").write_bytes(b"\xff\xfe\xff")
+    (folder / "lonely.txt").write_text("no picture")
+    with pytest.raises(TrainingError) as raised:
+        find_pictures(folder, SMALL, words)
+    text = str(raised.value)
+    for part in (
+        "8 problem(s)", "0.png: no caption; write 0.txt or 0.caption", "1.png: caption 1.txt is empty",
+        "2.png: both 2.txt and 2.caption", "small.png: 100 x 300 is smaller than the resolution 128",
+        "small.png: caption with trigger words is longer", "torn.jpg: not a readable picture",
+        "torn.jpg: caption torn.txt cannot be read as UTF-8", "lonely.txt: caption without a picture",
+    ):  # fmt: skip
+        assert part in text, part
+    empty = folder / "empty"
+    empty.mkdir()
+    with pytest.raises(TrainingError, match="no pictures"):
+        find_pictures(empty, SMALL, words)
+
+
+def test_pixels_are_cut_from_the_middle_and_transparency_is_white(tmp_path):
+    picture = Image.new("RGBA", (300, 100), (255, 0, 0, 255))
+    picture.paste((0, 0, 255, 255), (100, 0, 200, 100))
+    picture.paste((0, 0, 0, 0), (100, 0, 200, 20))
+    picture.save(tmp_path / "a.png")
+    pixels = load_pixels(tmp_path / "a.png", 64)
+    assert pixels.shape == (64, 64, 3)
+    assert torch.allclose(pixels[40, 32], torch.tensor([0.0, 0.0, 1.0]), atol=0.02)
+    assert torch.allclose(pixels[2, 32], torch.ones(3), atol=0.02)
+
+
+def test_trigger_is_added_once():
+    assert with_trigger("a hill", "monet style") == "a hill, monet style"
+    assert with_trigger("a Monet Style hill", "monet style") == "a Monet Style hill"
+    assert with_trigger("a hill", "") == "a hill"
+
+
+def test_serialised_bytes_are_safetensors_and_repeatable():
+    tensors = {
+        "b": torch.arange(6).view(2, 3).half(), "a": torch.tensor(4.0), "c": torch.arange(3),
+        "d": torch.ones(3, 2, dtype=torch.bfloat16).t(),
+    }  # fmt: skip
+    about = {"z": "ü", "a": "1"}
+    data = serialise(tensors, about)
+    assert data == serialise(dict(reversed(tensors.items())), dict(reversed(about.items())))
+    read = load(data)
+    assert read.keys() == tensors.keys() and all(torch.equal(read[name], tensors[name]) for name in tensors)
+    assert all(read[name].dtype == tensors[name].dtype for name in tensors)
+
+
+def test_writing_is_atomic(tmp_path, monkeypatch):
+    target = tmp_path / "file"
+    write_atomically(target, b"old")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(target, b"new")
+    assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_hashes_are_those_others_compute():
+    tensors = {f"lora_unet_{i}": torch.randn(300, 1000) for i in range(2)}
+    about = {"ss_steps": "10", "ss_network_dim": "4", "modelspec.title": "x"}
+    hashed = with_hashes(tensors, about)
+
+    # As A1111 computes them: the first from the file as written, the second before the other metadata came in.
+    written = serialise(tensors, hashed)
+    header = int.from_bytes(written[:8], "little")
+    assert hashed["sshs_model_hash"] == hashlib.sha256(written[8 + header :]).hexdigest()
+    assert hashed["modelspec.hash_sha256"] == "0x" + hashed["sshs_model_hash"]
+    # The safetensors library orders these tensors the same way; with one metadata entry its order cannot vary.
+    once = with_hashes(tensors, {"ss_steps": "10"})
+    theirs = save(tensors, {"ss_steps": "10"})
+    assert once["sshs_model_hash"] == hashlib.sha256(theirs[8 + int.from_bytes(theirs[:8], "little") :]).hexdigest()
+    assert once["sshs_legacy_hash"] == hashlib.sha256(theirs[0x100000:0x110000]).hexdigest()[:8]
+    assert with_hashes(tensors, {**about, "modelspec.title": "y"})["sshs_legacy_hash"] == hashed["sshs_legacy_hash"]
+
+
+def test_metadata_says_what_others_look_for():
+    base = Base(unet=torch.nn.Linear(1, 1), alphas_cumprod=torch.ones(1), name="sd15", sha256="ab", legacy_hash="cd")
+    samples = Samples(
+        latents=torch.zeros(2, 4, 16, 16),
+        context=torch.zeros(2, 77, 8),
+        captions=["a hill, monet style", "a sea, monet style"],
+    )
+    about = describe(base, samples, SMALL, title="monet", steps=40)
+    assert all(isinstance(key, str) and isinstance(value, str) for key, value in about.items())
+    assert about["ss_base_model_version"] == "sd_1.5" and about["ss_v2"] == "False"
+    assert about["modelspec.architecture"] == "stable-diffusion-v1/lora"
+    assert about["modelspec.trigger_phrase"] == "monet style" and about["modelspec.resolution"] == "128x128"
+    assert json.loads(about["ss_tag_frequency"]) == {"monet": {"monet style": 2, "a hill": 1, "a sea": 1}}
+    assert json.loads(about["ss_bucket_info"])["buckets"]["0"] == {"resolution": [128, 128], "count": 2}
+    assert about["ss_epoch"] == "80" and about["ss_network_alpha"] == "4.0"
+    assert "modelspec.date" not in about
+    assert describe(base, samples, SMALL, title="m", steps=1, date="2025-01-01")["modelspec.date"] == "2025-01-01"

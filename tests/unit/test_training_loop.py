@@ -1,0 +1,236 @@
+"""The loop on a toy UNet: randomness without state, resuming, accumulation, clipping, stopping, saving."""
+
+import itertools
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from mixlora.training.base import Base
+from mixlora.training.checkpoint import Autosave, State, StopOnSignal
+from mixlora.training.draw import draw, order
+from mixlora.training.loop import NonFiniteLossError, train
+from mixlora.training.objective import clip_norm_, learning_rate, min_snr_weight, noisy_and_target
+from mixlora.training.samples import Samples
+from mixlora.training.settings import TrainingError, TrainSettings
+from torch import nn
+
+ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float()
+SETTINGS = TrainSettings(steps=8, batch=2, accumulate=2, lr=1e-2, rank=2, caption_dropout=0.3)
+
+
+class Toy(nn.Module):
+    """A UNet in its call only: latents [n, 4, 2, 2], float timesteps, context [n, 3, 5]."""
+
+    def __init__(self):
+        super().__init__()
+        self.attn1 = nn.ModuleDict({name: nn.Linear(16, 16) for name in ("to_q", "to_k")})
+        self.attn2 = nn.ModuleDict({"to_v": nn.Linear(5, 16)})
+        self.rows = []
+
+    def forward(self, x, timesteps, context):
+        assert len(x) == len(timesteps) == len(context)
+        self.rows.append(len(x))
+        hidden = self.attn1["to_q"](x.flatten(1)) + self.attn2["to_v"](context).mean(1)
+        return self.attn1["to_k"](torch.tanh(hidden + timesteps[:, None].to(x.dtype) / 1000)).view_as(x)
+
+
+def base(**options):
+    torch.manual_seed(0)
+    return Base(unet=Toy(), alphas_cumprod=ALPHAS, **options)
+
+
+def samples(count=5):
+    source = torch.Generator().manual_seed(1)
+    return Samples(
+        latents=torch.randn(count, 4, 2, 2, generator=source),
+        context=torch.randn(3, 3, 5, generator=source),
+        caption_of=[i % 3 for i in range(count)],
+        empty=torch.zeros(3, 5),
+        names=[f"{i}.png" for i in range(count)],
+    )
+
+
+def test_learns_and_reports_every_step():
+    seen = []
+    settings = replace(SETTINGS, steps=150, rank=8, lr=3e-2, min_snr=0.0)
+    trained = train(base(), samples(), settings, on_step=seen.append)
+    assert trained.finished and trained.steps == 150
+    assert [progress.step for progress in seen] == list(range(1, 151))
+    assert [progress.loss for progress in seen] == trained.losses
+    assert sum(trained.losses[-30:]) < 0.8 * sum(trained.losses[:30])
+
+
+def test_same_seed_same_bits_other_seed_other_bits():
+    first, second = (train(base(), samples(), SETTINGS) for _ in range(2))
+    assert first.losses == second.losses and torch.equal(first.lora.flat, second.lora.flat)
+    assert train(base(), samples(), replace(SETTINGS, seed=1)).losses != first.losses
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_stop_and_resume_is_the_uninterrupted_run(tmp_path, after, ema):
+    settings = replace(SETTINGS, ema=ema)
+    whole = train(base(), samples(), settings)
+    autosave = Autosave(tmp_path / "state", every_steps=0, every_minutes=0, resume=True)
+    calls = 2 * after + 1  # in the middle of a step: half of its batches are done and must be done again
+    answers = iter([False] * calls + [True])
+    part = train(base(), samples(), settings, autosave=autosave, stop=lambda: next(answers))
+    assert not part.finished and part.steps == after
+    rest = train(base(), samples(), settings, autosave=autosave)
+    assert rest.finished and rest.losses == whole.losses
+    assert torch.equal(rest.lora.flat, whole.lora.flat)
+
+
+def test_resume_refuses_other_settings_samples_and_bases(tmp_path):
+    autosave = Autosave(tmp_path / "state", resume=True)
+    train(base(), samples(), SETTINGS, autosave=autosave)
+    with pytest.raises(TrainingError, match=r"(?s)lr: saved 0.01, now 0.02"):
+        train(base(), samples(), replace(SETTINGS, lr=2e-2), autosave=autosave)
+    with pytest.raises(TrainingError, match="samples: saved"):
+        train(base(), samples(4), SETTINGS, autosave=autosave)
+    with pytest.raises(TrainingError, match="base: saved"):
+        train(replace(base(), sha256="0"), samples(), SETTINGS, autosave=autosave)
+    (tmp_path / "state").write_bytes(b"half a fi")
+    with pytest.raises(TrainingError, match="not a readable training state"):
+        train(base(), samples(), SETTINGS, autosave=autosave)
+
+
+def test_saves_every_n_steps_and_keeps_the_former_state_if_writing_fails(tmp_path, monkeypatch):
+    autosave = Autosave(tmp_path / "state", every_steps=3, every_minutes=0)
+    written = []
+    monkeypatch.setattr(State, "save", lambda state, path: written.append(state.step))
+    train(base(), samples(), SETTINGS, autosave=autosave)
+    assert written == [3, 6, 8]
+    monkeypatch.undo()
+
+    train(base(), samples(), SETTINGS, autosave=autosave)
+    former = (tmp_path / "state").read_bytes()
+
+    def full_disk(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        train(base(), samples(), replace(SETTINGS, seed=1), autosave=autosave)
+    assert (tmp_path / "state").read_bytes() == former
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_accumulation_sees_the_samples_of_one_large_batch():
+    one, split = base(), base()
+    large = train(one, samples(), replace(SETTINGS, batch=4, accumulate=1))
+    small = train(split, samples(), replace(SETTINGS, batch=1, accumulate=4))
+    torch.testing.assert_close(large.losses, small.losses, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(large.lora.flat, small.lora.flat, rtol=1e-3, atol=1e-4)
+    assert set(one.unet.rows) == {4} and set(split.unet.rows) == {1}
+
+
+def test_a_broken_picture_stops_the_run_and_is_named(tmp_path):
+    broken, autosave = base(), Autosave(tmp_path / "state", every_steps=0)
+    target = samples().latents[3]
+
+    def call(x, timesteps, context):
+        hit = (x - target).flatten(1).abs().mean(1) < 0.5  # that picture with little noise on it
+        return torch.where(hit.view(-1, 1, 1, 1), torch.nan, broken.unet(x, timesteps, context))
+
+    with pytest.raises(NonFiniteLossError, match=r"with: 3\.png\. ") as raised:
+        train(replace(broken, call=call), samples(), replace(SETTINGS, steps=500), autosave=autosave)
+    state = State.load(tmp_path / "state", _recipe(tmp_path / "state"))
+    assert f"loss of step {state.step + 1} " in str(raised.value)
+    assert torch.isfinite(state.tensors["flat"]).all()
+
+
+def _recipe(path):
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["recipe"])
+
+
+def test_fp16_base_trains_the_same_direction():
+    half = base()
+    half.unet.half()
+    full = train(base(), samples(), SETTINGS)
+    trained = train(half, samples(), SETTINGS)
+    assert trained.lora.flat.dtype == torch.float32
+    torch.testing.assert_close(trained.losses, full.losses, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_only_asks_to_stop(number):
+    before = signal.getsignal(number)
+    with StopOnSignal() as stop:
+        assert not stop()
+        signal.raise_signal(number)
+        assert stop() and stop.received == number
+        if number == signal.SIGINT:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+
+
+def test_draws_depend_on_seed_and_number_alone():
+    def options(k):
+        return draw(7, k, pictures=5, per_step=4, timesteps=1000, shape=(4, 2, 2), caption_dropout=0.5)
+
+    forward, backward = [options(k) for k in range(40)], [options(k) for k in reversed(range(40))][::-1]
+    for a, b in zip(forward, backward, strict=True):
+        assert (a.picture, a.timestep, a.drop_caption) == (b.picture, b.timestep, b.drop_caption)
+        assert torch.equal(a.noise, b.noise)
+    assert {sample.picture for sample in forward[5:10]} == set(range(5))
+    assert order(7, 0, 50) != order(7, 1, 50)
+    assert all(250 * (k % 4) <= sample.timestep < 250 * (k % 4 + 1) for k, sample in enumerate(forward))
+    noise = torch.stack([sample.noise for sample in forward])
+    assert noise.mean().abs() < 0.15 and abs(noise.std() - 1) < 0.1
+
+
+def test_schedules():
+    settings = TrainSettings(steps=100, lr=1.0, warmup=0.1)
+    rates = [learning_rate(settings, step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.5) and 0 < rates[99] < 0.001
+    assert all(a >= b for a, b in itertools.pairwise(rates[9:]))
+    assert learning_rate(replace(settings, schedule="constant"), 99) == 1.0
+    assert learning_rate(replace(settings, schedule="linear"), 55) == pytest.approx(0.5)
+    assert learning_rate(replace(settings, warmup=0.0), 0) == 1.0
+
+
+def test_noise_target_and_weights():
+    x0, noise, signal_share = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), ALPHAS[[0, 500, 999]]
+    a, b = signal_share.sqrt().view(-1, 1, 1, 1), (1 - signal_share).sqrt().view(-1, 1, 1, 1)
+    noisy, target = noisy_and_target(x0, noise, signal_share, "epsilon")
+    torch.testing.assert_close((noisy - b * target) / a, x0, rtol=1e-3, atol=1e-4)
+    noisy, target = noisy_and_target(x0, noise, signal_share, "v_prediction")
+    torch.testing.assert_close(a * noisy - b * target, x0, rtol=1e-4, atol=1e-5)
+    snr = signal_share / (1 - signal_share)
+    weights = min_snr_weight(signal_share, 5.0, "epsilon")
+    torch.testing.assert_close(weights, torch.tensor([5 / snr[0], 1.0, 1.0]))
+    torch.testing.assert_close(min_snr_weight(signal_share, 5.0, "v_prediction"), snr.clamp(max=5) / (snr + 1))
+    assert torch.equal(min_snr_weight(signal_share, 0.0, "epsilon"), torch.ones(3))
+
+
+def test_clipping_clips():
+    gradient = torch.full((100,), 10.0)
+    assert clip_norm_(gradient, 1.0) == pytest.approx(100.0)
+    assert gradient.norm().item() == pytest.approx(1.0)
+    clip_norm_(gradient, 5.0)
+    assert gradient.norm().item() == pytest.approx(1.0)
+    clip_norm_(gradient, 0.0)
+    assert gradient.norm().item() == pytest.approx(1.0)
+
+
+def test_samples_must_fit_together():
+    good = samples()
+    with pytest.raises(TrainingError, match="caption_of: expected 5 rows, all below 3"):
+        replace(good, caption_of=[0, 1, 2, 3, 0])
+    with pytest.raises(TrainingError, match=r"latents: not finite for 2\.png"):
+        latents = good.latents.clone()
+        latents[2, 0, 0, 0] = torch.inf
+        replace(good, latents=latents)
+    with pytest.raises(TrainingError, match="empty: expected"):
+        replace(good, empty=torch.zeros(2, 5))
+    with pytest.raises(TrainingError, match="empty caption's context"):
+        train(base(), replace(good, empty=None), SETTINGS)

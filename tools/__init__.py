@@ -1,0 +1,1 @@
+"""What a developer runs: set-up, the demo, a ComfyUI server and its client, the example workflows, the archive."""

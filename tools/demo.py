@@ -1,0 +1,142 @@
+"""The demo: ``python -m mixlora.tools.demo`` paints the stand-in's styles, alone and mixed, through a real ComfyUI.
+
+Every picture is one of the example workflows with other widget values, queued over the server's HTTP API. The PNG files
+contain their workflow: drop one on ComfyUI's editor to see how it was made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from .. import standalone
+from ..standin.styles import TRIGGERS
+from . import comfyui as installation
+from . import links, standin_files, workflows
+from .client import Client, NodeError, Result
+from .contact_sheet import Cell, Row, contact_sheet
+from .graph import Json, with_widgets
+from .server import Server, ServerError
+
+SCENE = "a mountain landscape at sunset"
+SWEEP = ("van_gogh", "ghibli")
+SINGLE, THREE = "MixLoRA stand-in", "MixLoRA three styles stand-in"
+
+
+class Shot(NamedTuple):
+    """One picture to paint: the workflow, and what to change in it (None: nothing)."""
+
+    row: str
+    name: str
+    label: str
+    workflow: str
+    prompt: str | None = None
+    strengths: dict[str, float] | None = None
+
+
+def shots() -> Iterator[Shot]:
+    """The pictures of the demo, row by row of the contact sheet."""
+    row = "One style at a time"
+    yield Shot(row, "base", "base model, no LoRA", SINGLE, SCENE, {})
+    for style, trigger in TRIGGERS.items():
+        yield Shot(row, style, f"{trigger}, λ = 1", SINGLE, f"{SCENE}, {trigger}", {style: 1.0})
+    first, second = SWEEP
+    row = f"From {TRIGGERS[first]} to {TRIGGERS[second]}"
+    prompt = f"{SCENE}, {TRIGGERS[first]}, {TRIGGERS[second]}"
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        label = f"λ {1 - share:.2f} {first.replace('_', ' ')}\nλ {share:.2f} {second.replace('_', ' ')}"
+        strengths = {first: 1 - share, second: share}
+        yield Shot(row, f"sweep_{round(100 * share):03d}", label, SINGLE, prompt, strengths)
+    row = "Three styles at once: the example workflows as they are"
+    yield Shot(row, "mixed", "λ 0.15 monet, 0.70 van gogh,\n0.15 ghibli", SINGLE)
+    yield Shot(row, "equal_mix", "λ 1/3 each: van gogh texture,\nmonet lighting, ghibli style", THREE)
+
+
+def prepared(shot: Shot, object_info: dict[str, Json]) -> Json:
+    """The workflow of a shot with its prompt and strengths set."""
+    workflow = json.loads((workflows.FOLDER / f"{shot.workflow}.json").read_text("utf-8"))
+    changes: dict[int, Json] = {}
+    for node in workflow["nodes"]:
+        if node["type"] == "LoadStyleLoRA" and shot.strengths is not None:
+            of_file = {standin_files.LORAS[style]: value for style, value in shot.strengths.items()}
+            strength = of_file.get(node["widgets_values"][0], 0.0)
+            changes[node["id"]] = {"strength_model": strength, "strength_clip": strength}
+        elif node.get("title") == "Prompt" and shot.prompt is not None:
+            changes[node["id"]] = {"text": shot.prompt}
+    return with_widgets(workflow, object_info, changes)
+
+
+def paint(server: Server, folder: Path) -> Path:
+    """Paints all pictures into `folder` and returns the contact sheet's path."""
+    client = Client(server.address)
+    object_info = client.object_info()
+    todo, rows, report = list(shots()), {}, ""
+    for index, shot in enumerate(todo, 1):
+        line = f"[{index:2}/{len(todo)}] {shot.name:<12}"
+        result = client.run_workflow(prepared(shot, object_info), lambda *step, line=line: show_progress(line, *step))
+        show_progress(line, "", 1, 1, f"{result.seconds:.1f} s")
+        image = save(result, folder / f"{index:02}_{shot.name}.png")
+        rows.setdefault(shot.row, []).append(Cell(shot.label, image))
+        report = "\n".join(text for texts in result.texts.values() for text in texts)
+    print(f"\nThe last picture's report:\n{report}\n")
+    sheet = folder / "contact_sheet.png"
+    title = "MixLoRA: three style LoRAs on the stand-in model"
+    contact_sheet(title, [Row(heading, cells) for heading, cells in rows.items()]).save(sheet)
+    return sheet
+
+
+def save(result: Result, path: Path) -> Image.Image:
+    """Writes a result's one picture as it came from the server, with the workflow in it, and returns it."""
+    data = result.pictures[0].data
+    path.write_bytes(data)
+    return Image.open(io.BytesIO(data))
+
+
+def show_progress(line: str, node: str, done: int, total: int, end: str = "") -> None:
+    """Draws a progress bar after `line`; where the output is no terminal, only the last state is printed."""
+    if end or sys.stdout.isatty():
+        bar = "█" * (20 * done // total)
+        print(f"\r{line} {bar:<20} {end or f'{node} {done}/{total}':<24}", end="\n" if end else "", flush=True)
+
+
+def main() -> int:
+    """Paints the demo's pictures and says where they are."""
+    parser = argparse.ArgumentParser(prog="demo", description="Paint the demo's pictures through a real ComfyUI.")
+    parser.add_argument("--output", type=Path, default=standalone.ROOT / "demo_output", help="folder for the pictures")
+    folder = parser.parse_args().output.absolute()
+    # `kill` is to stop the server as Ctrl-C does: sys.exit runs the `with` below to its end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    begin = time.perf_counter()
+    try:
+        comfyui = standalone.find_comfyui()
+        standin_files.place(comfyui / "models")
+        folder.mkdir(parents=True, exist_ok=True)
+        print(f"Starting ComfyUI {installation.version(comfyui)} ...", flush=True)
+        pack = links.link_pack(comfyui / "custom_nodes")
+        with Server(comfyui, standalone.ROOT / ".scratch" / "demo", packs=[pack]) as server:
+            try:
+                sheet = paint(server, folder)
+            except NodeError:
+                print(f"\n{server.tail()}", file=sys.stderr)
+                raise
+    except KeyboardInterrupt:
+        print("\nStopped.")
+        return 130
+    except (NodeError, ServerError, OSError) as error:
+        print(f"\nThe demo failed. {error}", file=sys.stderr)
+        return 1
+    print(f"Pictures:      {folder}\nContact sheet: {sheet}\nDone in {time.perf_counter() - begin:.0f} s.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""The trainer: a folder of captioned pictures and an SD v1.5 checkpoint become one style LoRA file.
+
+    python training/train.py --base sd15.safetensors --data pictures --output monet.safetensors --trigger "monet style"
+
+From Python, with tensors instead of a folder:
+
+    base = Base.from_comfy(model)                       # a ComfyUI MODEL
+    samples = Samples(latents=latents, context=context, caption_of=index)
+    trained = train(base, samples, TrainSettings(steps=400, batch=8, lr=3e-3))
+    export(trained.lora, "monet.safetensors", base.model, metadata={...})
+
+How the room is divided; imports run downwards only:
+
+    train.py       makes the pack importable, nothing else
+    cli.py         options and TOML -> settings; the order of work; what the user sees
+    export.py      a trained LoRA -> one file that ComfyUI, A1111 and diffusers read; checks what it wrote
+    metadata.py    what the file says about itself, and its hashes
+    dataset.py     a folder of pictures and captions -> Samples; reports every problem at once
+    base.py        a ComfyUI checkpoint -> Base: frozen UNet, noise schedule, kind of prediction
+    loop.py        the training loop, from tensors to a trained LoRA          (pure torch)
+    objective.py   noise, target, loss weights, learning rate, clipping        (pure torch)
+    checkpoint.py  the state of an unfinished run; when it is saved; signals   (pure torch)
+    lora.py        low-rank layers on one flat fp32 parameter                  (pure torch)
+    draw.py        what sample number k is: picture, timestep, noise           (pure torch)
+    samples.py     latents, contexts and which belongs to which                (pure torch)
+    files.py       safetensors bytes, written atomically                       (pure torch)
+    settings.py    every option, its range and its help                        (standard library)
+
+Three decisions carry the rest. All that is trained is one flat vector, so the optimizer, the norm, the finite check,
+the moving average and the saved state each handle one tensor. All randomness is a function of the seed and of the
+number of the sample, so a resumed run needs no generator state, and a batch of 4 sees the same samples as 4 accumulated
+batches of 1. And the base's UNet is ComfyUI's own, untouched: adapters are hooks, there only while training runs.
+"""

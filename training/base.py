@@ -1,0 +1,153 @@
+"""The frozen model that an adapter is trained on, as ComfyUI loads it, reduced to what training needs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .settings import TrainingError
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """A UNet with its noise schedule. Pure torch can make one; `from_comfy` and `load_base` make one from ComfyUI's."""
+
+    unet: nn.Module
+    """Its layers are hooked while training runs, and it is left frozen and in eval mode."""
+    alphas_cumprod: Tensor
+    """fp32, one per timestep: the share of the signal's variance in the noisy latent."""
+    prediction: str = "epsilon"
+    """What the UNet predicts: "epsilon" (the noise) or "v_prediction"."""
+    call: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    """(noisy latents, timesteps as floats, context) -> prediction; None: ``unet(x, t, context=context)``."""
+    model: Any = None
+    """ComfyUI's BaseModel, where there is one; export needs it."""
+    name: str = ""
+    sha256: str = ""
+    """Of the checkpoint file."""
+    legacy_hash: str = ""
+    """The eight digits by which A1111 once named a checkpoint."""
+
+    def __post_init__(self) -> None:
+        if self.prediction not in ("epsilon", "v_prediction"):
+            raise TrainingError(f"Prediction: expected epsilon or v_prediction, found {self.prediction!r}.")
+
+    def __call__(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        """The UNet's prediction for exactly these rows."""
+        return (self.call or self._call)(x, timesteps, context)
+
+    def _call(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        return self.unet(x, timesteps, context=context)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format that the UNet computes in: that of its weights."""
+        return next(self.unet.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the UNet's weights lie."""
+        return next(self.unet.parameters()).device
+
+    @classmethod
+    def from_comfy(cls, model: Any, *, name: str = "", sha256: str = "", legacy_hash: str = "") -> Base:
+        """From a ComfyUI MODEL (ModelPatcher) or BaseModel of the SD v1.5 family, wherever its weights lie.
+
+        Raises TrainingError for other families and for predictions other than noise and velocity.
+        """
+        import comfy.supported_models
+        from comfy.ldm.modules.attention import attention_pytorch
+
+        model = getattr(model, "model", model)
+        kind = type(model.model_config)
+        if not isinstance(model.model_config, comfy.supported_models.SD15):
+            raise TrainingError(f"{name or 'The base model'} is {kind.__name__}; this trainer trains SD v1.5 models.")
+        prediction = {"EPS": "epsilon", "V_PREDICTION": "v_prediction"}.get(model.model_type.name)
+        if prediction is None:
+            raise TrainingError(f"{name or 'The base model'} predicts {model.model_type.name}; expected EPS or V.")
+        unet, sigmas = model.diffusion_model, model.model_sampling.sigmas
+        if unet.in_channels != 4:
+            raise TrainingError(
+                f"{name or 'The base model'} takes {unet.in_channels} channels; expected 4 (no inpainting model)."
+            )
+
+        def attention(_: Any, *args: Any, **kwargs: Any) -> Tensor:
+            # Whatever attention ComfyUI chose to sample with: some have no backward, others depend on free memory.
+            return attention_pytorch(*args, **kwargs)
+
+        def call(x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+            options = {"optimized_attention_override": attention}
+            return unet(x, timesteps, context=context, transformer_options=options)
+
+        return cls(
+            unet=unet, alphas_cumprod=1 / (sigmas.float().cpu() ** 2 + 1), prediction=prediction, call=call,
+            model=model, name=name, sha256=sha256, legacy_hash=legacy_hash,
+        )  # fmt: skip
+
+
+def load_base(path: Path, dtype: str = "auto") -> tuple[Base, Any, Any]:
+    """An SD v1.5 checkpoint through ComfyUI's loader: the base, its text encoder, its VAE.
+
+    ComfyUI moves the last two to its device as they are used; `make_room` then does so with the UNet.
+
+    `dtype` "auto" is bf16 on GPUs that have it, fp16 on other CUDA GPUs, fp32 elsewhere.
+    Raises TrainingError where the file is no complete SD v1.5 checkpoint in safetensors.
+    """
+    import comfy.model_management
+    import comfy.sd
+
+    if path.suffix.lower() != ".safetensors" or not path.is_file():
+        raise TrainingError(f"{path}: expected an existing .safetensors checkpoint (pickled files are not opened).")
+    device = comfy.model_management.get_torch_device()
+    try:
+        patcher, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
+            str(path), model_options={"dtype": choose_dtype(dtype, device)}
+        )
+    except Exception as error:  # for a file that is no checkpoint ComfyUI raises whatever it stumbles over
+        raise TrainingError(f"{path}: ComfyUI cannot load it as a checkpoint: {error}") from error
+    missing = [part for part, found in (("UNet", patcher), ("text encoder", clip), ("VAE", vae)) if found is None]
+    if missing:
+        raise TrainingError(f"{path}: holds no {' and no '.join(missing)}; give a complete checkpoint.")
+    base = Base.from_comfy(patcher, name=path.stem, sha256=_sha256(path), legacy_hash=_legacy_hash(path))
+    return base, clip, vae
+
+
+def make_room(base: Base) -> None:
+    """Moves everything that ComfyUI has loaded off its device, then the UNet onto it."""
+    import comfy.model_management
+
+    comfy.model_management.unload_all_models()
+    comfy.model_management.soft_empty_cache()
+    base.unet.to(comfy.model_management.get_torch_device())
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The torch format that a `dtype` setting stands for on this device."""
+    if dtype != "auto":
+        return _DTYPES[dtype]
+    if device.type != "cuda":
+        return torch.float32
+    major = torch.cuda.get_device_capability(device)[0]
+    return torch.bfloat16 if major >= 8 else torch.float16  # older ones emulate bf16, slowly
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        total = hashlib.sha256()
+        while block := file.read(1 << 22):
+            total.update(block)
+    return total.hexdigest()
+
+
+def _legacy_hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        file.seek(0x100000)
+        return hashlib.sha256(file.read(0x10000)).hexdigest()[:8]

@@ -1,0 +1,98 @@
+"""What a LoRA file says about itself, in the three vocabularies that are read: kohya's `ss_*`, `modelspec.*`, `sshs_*`.
+
+A1111 shows `ss_output_name` and takes the model's version from `ss_base_model_version` and `ss_v2`; Forge asks
+`modelspec.architecture`; Civitai and ComfyUI's LoRA managers look a file up by `sshs_model_hash`; trigger words are
+read from `modelspec.trigger_phrase` and `ss_tag_frequency`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from .base import Base
+from .files import serialise, tensor_bytes
+from .samples import Samples
+from .settings import TrainSettings
+
+IMPLEMENTATION = "mixlora"
+
+
+def describe(
+    base: Base, samples: Samples, settings: TrainSettings, *, title: str, steps: int, date: str = ""
+) -> dict[str, str]:
+    """All metadata but the hashes, as strings. `date` is ISO 8601; left out, equal runs give equal files."""
+    height, width = (side * 8 for side in samples.latents.shape[-2:])
+    about: dict[str, object] = {
+        "ss_base_model_version": "sd_1.5",
+        "ss_v2": False,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": settings.rank,
+        "ss_network_alpha": settings.alpha,
+        "ss_output_name": title,
+        "ss_sd_model_name": base.name,
+        "ss_sd_model_hash": base.legacy_hash,
+        "ss_new_sd_model_hash": base.sha256,
+        "ss_resolution": f"({width}, {height})",
+        "ss_bucket_info": {"buckets": {"0": {"resolution": [width, height], "count": len(samples)}}},
+        "ss_num_train_images": len(samples),
+        "ss_tag_frequency": {title: tag_frequency(samples)},
+        "ss_learning_rate": settings.lr,
+        "ss_unet_lr": settings.lr,
+        "ss_lr_scheduler": settings.schedule,
+        "ss_lr_warmup_steps": round(settings.warmup * settings.steps),
+        "ss_optimizer": f"torch.optim.AdamW(weight_decay={settings.weight_decay})",
+        "ss_steps": steps,
+        "ss_max_train_steps": settings.steps,
+        "ss_epoch": steps * settings.global_batch // len(samples),
+        "ss_batch_size_per_device": settings.batch,
+        "ss_gradient_accumulation_steps": settings.accumulate,
+        "ss_seed": settings.seed,
+        "ss_min_snr_gamma": settings.min_snr or None,
+        "ss_noise_offset": None,
+        "ss_caption_dropout_rate": settings.caption_dropout,
+        "ss_mixed_precision": {"float16": "fp16", "bfloat16": "bf16"}.get(str(base.dtype).removeprefix("torch."), "no"),
+        "ss_max_grad_norm": settings.clip_norm,
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.implementation": IMPLEMENTATION,
+        "modelspec.title": title,
+        "modelspec.resolution": f"{width}x{height}",
+        "modelspec.prediction_type": {"epsilon": "epsilon", "v_prediction": "v"}[base.prediction],
+    }
+    if settings.trigger:
+        about["modelspec.trigger_phrase"] = settings.trigger
+        about["modelspec.usage_hint"] = f"Write “{settings.trigger}” into the prompt."
+    if date:
+        about["modelspec.date"] = date
+    return {key: value if isinstance(value, str) else _text(value) for key, value in about.items()}
+
+
+def tag_frequency(samples: Samples) -> dict[str, int]:
+    """How many captions hold each of their comma-separated parts, the most frequent first."""
+    parts = (part.strip() for caption in samples.captions for part in dict.fromkeys(caption.split(",")))
+    return dict(sorted(Counter(part for part in parts if part).items(), key=lambda item: (-item[1], item[0])))
+
+
+def with_hashes(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> dict[str, str]:
+    """Adds the hashes by which others know a file; they depend on the tensors, the legacy one on `ss_*` entries too.
+
+    `sshs_model_hash` is the SHA-256 of all after the header. `sshs_legacy_hash` is how A1111's additional-networks
+    extension named a file: the first eight digits of the SHA-256 of bytes 0x100000 to 0x110000, of the file as it would
+    be with the `ss_*` entries alone.
+    """
+    lasting = {key: value for key, value in about.items() if key.startswith("ss_")}
+    file = serialise(tensors, lasting)
+    whole = hashlib.sha256(tensor_bytes(file)).hexdigest()
+    legacy = hashlib.sha256(file[0x100000:0x110000]).hexdigest()[:8]
+    hashes = {"sshs_model_hash": whole, "sshs_legacy_hash": legacy, "modelspec.hash_sha256": f"0x{whole}"}
+    return {**about, **hashes, "format": "pt"}
+
+
+def _text(value: object) -> str:
+    """As kohya writes them: JSON for mappings, Python's own form for the rest."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)

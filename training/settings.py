@@ -1,0 +1,115 @@
+"""Every training option: its default, range and help, in one place; the command line and TOML files map onto it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import Field, asdict, dataclass, field, fields
+from typing import Any
+
+
+class TrainingError(Exception):
+    """Something that the user can mend; the message says what was expected, what was found and what to do."""
+
+
+def _option(
+    default: Any,
+    kind: type,
+    help: str,
+    allowed: Callable[[Any], bool] = lambda value: True,
+    expected: str = "",
+    *,
+    choices: tuple[str, ...] | None = None,
+    shapes_result: bool = True,
+) -> Any:
+    """A field that knows its help and its range; `shapes_result` False if the trained bytes don't depend on it."""
+    if choices:
+        allowed, expected = lambda value: value in choices, "one of " + ", ".join(choices)
+    details = dict(kind=kind, help=help, allowed=allowed, expected=expected, choices=choices)
+    return field(default=default, metadata={**details, "shapes_result": shapes_result})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How to train one LoRA. Raises TrainingError that lists every value out of range.
+
+    A step is one update of the adapter; it sees ``batch * accumulate`` samples.
+    """
+
+    trigger: str = _option(
+        "", str, "words that ask for the style in a prompt; added to every caption that lacks them", shapes_result=False
+    )
+    rank: int = _option(4, int, "rank of the adapter", lambda v: v >= 1, "1 or more")
+    alpha: float = _option(
+        None, float, "the adapter is scaled by alpha / rank (default: equal to rank)", lambda v: v > 0, "more than 0"
+    )
+    steps: int = _option(1500, int, "updates of the adapter", lambda v: v >= 1, "1 or more")
+    batch: int = _option(1, int, "pictures that go through the UNet together", lambda v: v >= 1, "1 or more")
+    accumulate: int = _option(4, int, "batches whose gradients make one step", lambda v: v >= 1, "1 or more")
+    lr: float = _option(1e-4, float, "highest learning rate", lambda v: v > 0, "more than 0")
+    schedule: str = _option("cosine", str, "learning rate after the warm-up", choices=("cosine", "linear", "constant"))
+    warmup: float = _option(
+        0.05, float, "share of the steps in which the learning rate rises", lambda v: 0 <= v < 1, "0 or more, below 1"
+    )
+    weight_decay: float = _option(0.01, float, "AdamW's weight decay", lambda v: v >= 0, "0 or more")
+    clip_norm: float = _option(1.0, float, "longest gradient, 0 for no limit", lambda v: v >= 0, "0 or more")
+    min_snr: float = _option(
+        5.0, float, "gamma of the min-SNR loss weights (arXiv 2303.09556), 0 for none", lambda v: v >= 0, "0 or more"
+    )
+    caption_dropout: float = _option(
+        0.1, float, "share of the samples that see an empty caption", lambda v: 0 <= v <= 1, "from 0 to 1"
+    )
+    ema: float = _option(
+        0.0, float, "decay of a moving average of the adapter, which is then the result; 0 for none",
+        lambda v: 0 <= v < 1, "0 or more, below 1",
+    )  # fmt: skip
+    seed: int = _option(0, int, "seed of everything random")
+    resolution: int = _option(
+        512, int, "side of the square that pictures are cut to, in pixels",
+        lambda v: v >= 64 and v % 8 == 0, "a multiple of 8, 64 or more", shapes_result=False,
+    )  # fmt: skip
+    dtype: str = _option(
+        "auto", str, "number format of the frozen base; the adapter is always fp32",
+        choices=("auto", "fp32", "bf16", "fp16"), shapes_result=False,
+    )  # fmt: skip
+    channels_last: bool = _option(True, bool, "keep the UNet's convolutions in channels-last order (faster)")
+    save_every: int = _option(
+        250, int, "steps between saves of the run's state, 0 for none", lambda v: v >= 0, "0 or more",
+        shapes_result=False,
+    )  # fmt: skip
+    save_minutes: float = _option(
+        10.0, float, "minutes between saves of the run's state, 0 for none", lambda v: v >= 0, "0 or more",
+        shapes_result=False,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if self.alpha is None:
+            object.__setattr__(self, "alpha", float(self.rank) if isinstance(self.rank, (int, float)) else 1.0)
+        problems = [problem for option in fields(self) if (problem := _problem(option, getattr(self, option.name)))]
+        if problems:
+            raise TrainingError("Settings out of range:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+    @property
+    def global_batch(self) -> int:
+        """Samples per step."""
+        return self.batch * self.accumulate
+
+    def shaping_result(self) -> dict[str, Any]:
+        """The options that the trained bytes depend on, beside base and samples; a resumed run must repeat them."""
+        shaping = {option.name for option in fields(self) if option.metadata["shapes_result"]}
+        return {name: value for name, value in asdict(self).items() if name in shaping}
+
+
+def _problem(option: Field[Any], value: Any) -> str | None:
+    kind, expected = option.metadata["kind"], option.metadata["expected"]
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        return f"{option.name}: expected {_KINDS[kind]}, found {value!r}"
+    if kind is float and not math.isfinite(value):
+        return f"{option.name}: expected a finite number, found {value!r}"
+    if not option.metadata["allowed"](value):
+        return f"{option.name}: expected {expected}, found {value!r}"
+    return None
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
