@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from .adapter import TEXT_ENCODER_PREFIXES, Adapter, Summary, module_of
 from .families import Anatomy
@@ -87,7 +87,7 @@ def _range(name: str, values: Sequence[float]) -> str:
 
 
 def _effective(half: HalfResult, index: int) -> str:
-    asked, applied = half.strengths[index], _sorted_values(half.applied[index])
+    asked, applied = half.strengths[index], sorted(half.applied[index].values())
     if not applied:
         return f"strength {asked:g}, nothing to apply"
     middle = applied[len(applied) // 2]
@@ -110,7 +110,3 @@ def _left_out(text: str, names: Sequence[str]) -> list[str]:
         return []
     more = ", ..." if len(names) > EXAMPLES else ""
     return [f"  left out: {text}: {', '.join(names[:EXAMPLES])}{more}"]
-
-
-def _sorted_values(applied: Mapping[object, float]) -> list[float]:
-    return sorted(applied.values())

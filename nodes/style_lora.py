@@ -20,7 +20,7 @@ class LoadStyleLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Inputs and outputs; read again for every list of nodes, which also refreshes the list of files."""
-        strength = {"default": 1.0, "min": -100.0, "max": 100.0, "step": 0.01}
+        strength: dict[str, Any] = {"default": 1.0, "min": -100.0, "max": 100.0, "step": 0.01}
         return schema(
             node_id="LoadStyleLoRA",
             display_name="Load Style LoRA",

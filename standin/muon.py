@@ -43,13 +43,22 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest matrix with all singular values about 1, by a polynomial iteration in fp32."""
+    """The nearest matrix with all singular values about 1, by a polynomial iteration in fp32.
+
+    Every iterate is (a polynomial of X X^T) X, so the iteration runs on the small square X X^T alone: for a 3 x 3
+    convolution that is a quarter of the work.
+    """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() * 1.02 + 1e-7)
+    gram = x @ x.T
+    factor = torch.eye(len(x), device=x.device)
     for a, b, c in _POLYNOMIALS:
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        polynomial = torch.addmm(b * gram, gram, gram, alpha=c)
+        polynomial.diagonal().add_(a)
+        factor = polynomial @ factor
+        gram = polynomial @ gram @ polynomial
+    x = factor @ x
     return x.T if tall else x
 
 

@@ -199,7 +199,7 @@ class Labels:
 def train_oracle(
     work: Path,
     autoencoder: nn.Module | None,
-    steps: int = 600,
+    steps: int = 500,
     seed: int = 0,
     count: int = _PICTURES,
     path: Path = WEIGHTS,
@@ -215,7 +215,7 @@ def train_oracle(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = new_network().train()
-    optimiser = Optimiser(network, 0.02, 3e-3)
+    optimiser = Optimiser(network, 0.02, 3e-3, steps)
     state = work / "oracle.safetensors"
     run = Run(state, steps, seed, optimiser, network.state_dict, network.load_state_dict, every=20)
     began = time.monotonic()
@@ -228,7 +228,7 @@ def train_oracle(
             batch[: _BATCH // 4] = decoded[rows[: _BATCH // 4].numpy()]
         loss = labels.loss(network(augmented(to_tensor(batch), random)), rows)
         loss.backward()
-        optimiser.step(step / steps)
+        optimiser.step(step)
         if step % 50 == 49:
             pace = (time.monotonic() - began) / done
             log.info("oracle %d/%d loss %.4f %.2f s a step", step + 1, steps, loss.item(), pace)
@@ -246,13 +246,13 @@ def augmented(clean: Tensor, random: torch.Generator) -> Tensor:
     n = len(clean)
     if uniform(1).item() < 0.5:
         clean = clean.flip(3)
-    top, left = (uniform(2) * 9).int().tolist()
-    shifted = F.pad(clean, (4, 4, 4, 4), mode="replicate")[..., top : top + SIZE, left : left + SIZE]
-    blurred = F.avg_pool2d(shifted, 3, 1, 1, count_include_pad=False)
-    seen = shifted.lerp(blurred, uniform(n, 1, 1, 1) * (uniform(n, 1, 1, 1) < 0.6))
-    seen = seen * (0.95 + 0.1 * uniform(n, 3, 1, 1)) + 0.04 * (uniform(n, 1, 1, 1) - 0.5)
-    noise = torch.randn(seen.shape, generator=random) * 0.05 * uniform(n, 1, 1, 1).square()
-    return (seen + noise).clamp(0, 1)
+    down, right = (torch.arange(SIZE).add(int(by)).clamp(0, SIZE - 1) for by in uniform(2) * 9 - 4)
+    seen = clean.index_select(2, down).index_select(3, right)
+    blurred = F.avg_pool2d(seen[::2], 3, 1, 1, count_include_pad=False)
+    seen[::2] = seen[::2].lerp_(blurred, uniform(len(blurred), 1, 1, 1))
+    seen.mul_(0.95 + 0.1 * uniform(n, 3, 1, 1)).add_(0.04 * (uniform(n, 1, 1, 1) - 0.5))
+    seen.addcmul_(torch.randn(seen.shape, generator=random), 0.05 * uniform(n, 1, 1, 1).square())
+    return seen.clamp_(0, 1)
 
 
 def accuracy(reading: Reading, shown: Sequence[Picture]) -> dict[str, float]:

@@ -199,15 +199,15 @@ class Report:
             rows += sweep_rows(a, b, curve)
         return rows + (size_rows() if "sizes" in parts else [])
 
-    def _see(self, shots: Sequence[Shot], title: str, columns: int = 8, most: int = 48) -> Reading:
-        """Paints the shots, reads them, and writes a contact sheet of the first `most` with what the oracle saw."""
+    def _see(self, shots: Sequence[Shot], title: str, columns: int = 8) -> Reading:
+        """Paints the shots, reads them, and writes a contact sheet of the first six rows with what the oracle saw."""
         painted = self.painter.paint(shots, title)
         seen = self.oracle.read(painted)
         read = zip(seen.land, seen.time, seen.style, seen.objects, strict=True)
         cells = [
             Cell(_label(shot, "-> " + ", ".join([land, time, style, *sorted(things)])), Image.fromarray(picture))
             for shot, (land, time, style, things), picture in zip(shots, read, painted, strict=True)
-        ][:most]
+        ][: 6 * columns]
         rows = [SheetRow("", cells[start : start + columns]) for start in range(0, len(cells), columns)]
         if rows:
             self.sheets.mkdir(parents=True, exist_ok=True)
@@ -224,12 +224,14 @@ def main() -> int:
     """Measures what the command line asks for, prints the table and writes it; 1 where something does not hold."""
     given = _arguments()
     try:
-        rows = _report(given).measure(given.only)
+        report = _report(given)
+        rows = report.measure(given.only)
     except FileNotFoundError as error:  # it says which weights, or that there is no ComfyUI, and what to do
         print(error, file=sys.stderr)
         return 1
     as_asked = set(given.only) == set(PARTS) and given.steps == Settings.steps and _extent(given).covers(Extent())
-    print(f"\n{table(rows)}\n\nResults: {write_results('standin', rows, FOLDER if as_asked else given.work)}")
+    print(f"\n{table(rows)}\n\nContact sheets: {report.sheets}")
+    print(f"Results:        {write_results('standin', rows, FOLDER if as_asked else given.work)}")
     return int(any(row.holds is False for row in rows))
 
 

@@ -74,14 +74,14 @@ class Canvas:
             node |= {"properties": {}, "color": "#432", "bgcolor": "#653"}
         self.nodes.append(node)
         for name, source in inputs.items():
-            self._connect(source, node, list(takes).index(name))
+            self.connect(source, node, name)
         return node
 
-    def _connect(self, source: Socket, node: Json, slot: int) -> None:
-        """Adds a link from an output to the input number `slot` of `node`."""
+    def connect(self, source: Socket, node: Json, name: str) -> None:
+        """Adds a link from an output to the input `name` of `node`."""
         link_id = len(self.links) + 1
-        kind = source.node["type"]
-        source_slot = list(SOCKETS[kind][1]).index(source.name)
+        source_slot = list(SOCKETS[source.node["type"]][1]).index(source.name)
+        slot = list(SOCKETS[node["type"]][0]).index(name)
         socket = source.node["outputs"][source_slot]
         socket["links"].append(link_id)
         node["inputs"][slot]["link"] = link_id

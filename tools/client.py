@@ -138,7 +138,7 @@ async def _get(session: aiohttp.ClientSession, path: str) -> bytes:
 
 
 async def _follow(
-    socket: aiohttp.ClientWebSocketResponse, prompt_id: str, prompt: Json, on_progress: ProgressCallback | None
+    socket: aiohttp.ClientWebSocketResponse[Any], prompt_id: str, prompt: Json, on_progress: ProgressCallback | None
 ) -> None:
     """Reads messages until the prompt has ended; raises ExecutionError where it ended badly."""
     async for message in socket:

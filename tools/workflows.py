@@ -86,8 +86,10 @@ def draw(base: Base, experiment: Experiment, prefix: str) -> Canvas:
 
     loaders: list[Json] = []
     for index, (file, strength) in enumerate(experiment.strengths.items()):
-        chained = {"stack": Socket(loaders[-1], "stack")} if loaders else {}
-        loaders.append(canvas.add("LoadStyleLoRA", (860, 230 * index, 380, 180), file, strength, strength, **chained))
+        loader = canvas.add("LoadStyleLoRA", (860, 230 * index, 380, 180), file, strength, strength)
+        if loaders:
+            canvas.connect(Socket(loaders[-1], "stack"), loader, "stack")
+        loaders.append(loader)
     canvas.frame("2  The styles, and how loudly each speaks", *loaders)
 
     mix = canvas.add(

@@ -23,6 +23,15 @@ standalone.import_comfy(cpu=True)
 standalone.import_pack()
 
 
+@pytest.fixture(autouse=True)
+def nothing_stays_loaded():
+    """ComfyUI keeps the model of the last sampling loaded, with its patches in the weights; the next test must not."""
+    yield
+    import comfy.model_management
+
+    comfy.model_management.unload_all_models()
+
+
 @pytest.fixture(scope="session")
 def models():
     """The module tests/comfy/models.py."""

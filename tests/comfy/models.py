@@ -69,7 +69,6 @@ def clip():
     torch.manual_seed(1)
     for parameter in made.cond_stage_model.parameters():
         parameter.data = torch.randn_like(parameter) * 0.05
-    made.patcher.detach()  # a CLIP is born loaded; `patched_weights` patches by hand
     return made
 
 
@@ -135,6 +134,7 @@ def lora_tensors(family: str, *, seed: int = 0, size: float = 0.02, text: bool =
 
 def patched_weights(owner, keys: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
     """Copies of the weights as ComfyUI would run them: patched in, copied, taken out again."""
+    comfy.model_management.unload_all_models()  # a model that ComfyUI holds loaded is not patched anew
     patcher = getattr(owner, "patcher", owner)
     patcher.patch_model(device_to=patcher.load_device)
     state = patcher.model.state_dict()

@@ -95,7 +95,7 @@ def test_diffusers_file_is_refused_and_the_conversion_that_the_error_names_works
     targets = ["to_q", "to_k", "to_v", "to_out.0"]
     diffusers_unet.add_adapter(peft.LoraConfig(r=4, lora_alpha=4, init_lora_weights=False, target_modules=targets))
     layers = convert_state_dict_to_diffusers(peft.get_peft_model_state_dict(diffusers_unet))
-    diffusers_unet.delete_adapters("default")
+    diffusers_unet.unload_lora()  # other tests share this UNet
     StableDiffusionPipeline.save_lora_weights(loras.folder, unet_lora_layers=layers, weight_name="peft.safetensors")
     with pytest.raises(errors.NoMatchError, match="convert_state_dict_to_kohya"):
         mixed(sd15, None, [("peft.safetensors", 1.0, 1.0)])
