@@ -47,13 +47,15 @@ class Plan:
 
     pictures: int = 6000
     steps: int = 460
-    decay: float = 0.5
+    decay: float = 0.8
     batch: int = 16
     matrix_lr: float = 0.02
     other_lr: float = 1e-3
     caption_dropout: float = 0.1
     ema: float = 0.98
     min_snr: float = 5.0
+    balance_from: int = 200
+    balance_limit: float = 16.0
 
 
 def new_unet() -> nn.Module:
@@ -110,8 +112,7 @@ def train_base(plan: Plan, unet: nn.Module, autoencoder: nn.Module, work: Path, 
         kept = schedule[times].view(-1, 1, 1, 1)
         noised = (kept.sqrt() * latents[chosen] + (1 - kept).sqrt() * noise).contiguous(memory_format=torch.channels_last)
         error = (unet(noised, times.float(), context=context) - noise).square().mean((1, 2, 3))
-        snr = (kept / (1 - kept)).flatten()
-        (error * snr.clamp(max=plan.min_snr) / snr).mean().backward()
+        (error * loss_weights(plan, step, kept.flatten())).mean().backward()
         optimiser.step(step)
         average.update(step)
         losses.append(error.mean().item())
@@ -119,6 +120,18 @@ def train_base(plan: Plan, unet: nn.Module, autoencoder: nn.Module, work: Path, 
             pace = (time.monotonic() - began) / len(losses)
             log.info("base %d/%d loss %.4f %.2f s a step", step + 1, plan.steps, sum(losses[-20:]) / len(losses[-20:]), pace)
     return average
+
+
+def loss_weights(plan: Plan, step: int, kept: Tensor) -> Tensor:
+    """Weight of each sample's squared error of the noise, given the share of the signal (alphas_cumprod) it kept.
+
+    Min-SNR (arXiv 2303.09556) throughout; from `balance_from` on also 1 / kept up to a limit, the weight that predicting
+    velocity implies. Colour and light of a whole picture are decided at noise levels where the error of the noise is
+    tiny and that of the picture is not.
+    """
+    snr = kept / (1 - kept)
+    weights = snr.clamp(max=plan.min_snr) / snr
+    return weights * (1 / kept).clamp(max=plan.balance_limit) if step >= plan.balance_from else weights
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -244,7 +245,8 @@ def _report(given: argparse.Namespace) -> Report:
     checkpoint = given.work / NAME
     if set(given.only) - {"oracle", "sizes"}:
         build_checkpoint(checkpoint)
-    painter = Painter(checkpoint, adapters, given.work / "pictures", Settings(given.steps, given.cfg))
+    settings, say = Settings(given.steps, given.cfg), partial(print, flush=True)
+    painter = Painter(checkpoint, adapters, given.work / "pictures", settings, say=say)
     return Report(painter, Oracle.load(given.oracle), _extent(given), given.work, given.sheets or given.work / "sheets")
 
 

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ class Painter:
     folder: Path
     settings: Settings = field(default_factory=Settings)
     batch: int = 8
-    say: Callable[[str], None] = partial(print, flush=True)
+    say: Callable[[str], None] = print
 
     def __post_init__(self) -> None:
         self._states: dict[tuple[Any, str], Tensor] = {}

@@ -1,4 +1,4 @@
-"""Several pictures with labels on one sheet."""
+"""Several pictures with labels on one sheet. Pillow's own font has Latin letters only: no λ in labels."""
 
 from __future__ import annotations
 

@@ -48,17 +48,17 @@ def shots() -> Iterator[Shot]:
     row = "One style at a time"
     yield Shot(row, "base", "base model, no LoRA", SINGLE, SCENE, {})
     for style, trigger in TRIGGERS.items():
-        yield Shot(row, style, f"{trigger}, λ = 1", SINGLE, f"{SCENE}, {trigger}", {style: 1.0})
+        yield Shot(row, style, f"{trigger}, strength 1", SINGLE, f"{SCENE}, {trigger}", {style: 1.0})
     first, second = SWEEP
     row = f"From {TRIGGERS[first]} to {TRIGGERS[second]}"
     prompt = f"{SCENE}, {TRIGGERS[first]}, {TRIGGERS[second]}"
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        label = f"λ {1 - share:.2f} {first.replace('_', ' ')}\nλ {share:.2f} {second.replace('_', ' ')}"
+        label = f"{1 - share:.2f} {TRIGGERS[first]}\n{share:.2f} {TRIGGERS[second]}"
         strengths = {first: 1 - share, second: share}
         yield Shot(row, f"sweep_{round(100 * share):03d}", label, SINGLE, prompt, strengths)
     row = "Three styles at once: the example workflows as they are"
-    yield Shot(row, "mixed", "λ 0.15 monet, 0.70 van gogh,\n0.15 ghibli", SINGLE)
-    yield Shot(row, "equal_mix", "λ 1/3 each: van gogh texture,\nmonet lighting, ghibli style", THREE)
+    yield Shot(row, "mixed", "0.15 monet, 0.70 van gogh,\n0.15 ghibli", SINGLE)
+    yield Shot(row, "equal_mix", "1/3 each: van gogh texture,\nmonet lighting, ghibli style", THREE)
 
 
 def prepared(shot: Shot, object_info: dict[str, Json]) -> Json:

@@ -19,21 +19,32 @@ from . import comfyui, links
 VENV = standalone.ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
-# transformers 5 no longer brings `requests`, which ComfyUI imports; torchaudio and torchvision must fit torch.
-RUNTIME = ["torch", "torchvision", "torchaudio", "requests"]
+RUNTIME = ["torch", "torchvision", "requests"]  # transformers 5 no longer brings `requests`, which ComfyUI imports
+# ComfyUI asks for torchaudio too, but its last release does not fit newer versions of torch: importing it fails, and
+# with it peft's and diffusers' import. Without it ComfyUI only leaves out its audio nodes.
+LEFT_OUT = {"torchaudio"}
 
 
 def setup(*, development: bool) -> Path:
     """Makes `.venv` and a ComfyUI ready, with the tools for tests where `development`; returns the ComfyUI's folder."""
     make_venv()
     folder = comfyui.ensure(PYTHON)
-    requirements = folder / "requirements.txt"
+    requirements = without_left_out(folder / "requirements.txt")
     install("runtime", [*RUNTIME, "-r", str(requirements), "-e", str(standalone.ROOT)], made_from=[requirements])
     if development:
         install("development", ["-e", f"{standalone.ROOT}[dev,train]"])
     name = links.link_pack(folder / "custom_nodes")
     print(f"ComfyUI {comfyui.version(folder)} at {folder}, the pack is its custom_nodes/{name}", flush=True)
     return folder
+
+
+def without_left_out(requirements: Path) -> Path:
+    """A copy of ComfyUI's requirements in `.venv` without the lines of LEFT_OUT; returns its path."""
+    lines = requirements.read_text("utf-8").splitlines()
+    kept = [line for line in lines if line.strip() not in LEFT_OUT]
+    copy = VENV / "comfyui-requirements.txt"
+    copy.write_text("\n".join(kept) + "\n", "utf-8")
+    return copy
 
 
 def make_venv() -> None:

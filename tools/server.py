@@ -16,7 +16,7 @@ from types import TracebackType
 from .. import standalone
 from . import comfyui as installation
 
-START_TIMEOUT = 180.0  # seconds; two busy cores import torch and ComfyUI in 10 to 40
+START_TIMEOUT = 300.0  # seconds; two idle cores need 10, but a machine may be busy
 STOP_TIMEOUT = 10.0
 TAIL_LINES = 40
 

@@ -25,7 +25,7 @@ NEEDED = ["--base", "b.safetensors", "--data", "d", "--output", "o.safetensors"]
 
 def test_settings_report_all_problems_at_once():
     with pytest.raises(TrainingError) as raised:
-        TrainSettings(rank=0, lr=float("nan"), batch=1.5, resolution=100, schedule="step", channels_last=1)
+        TrainSettings(**dict(rank=0, lr=float("nan"), batch=1.5, resolution=100, schedule="step", channels_last=1))
     text = str(raised.value)
     assert all(f"  {name}: expected" in text for name in ("rank", "lr", "batch", "resolution", "schedule"))
     assert "channels_last: expected true or false, found 1" in text

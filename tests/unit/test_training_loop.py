@@ -42,6 +42,11 @@ def base(**options):
     return Base(unet=Toy(), alphas_cumprod=ALPHAS, **options)
 
 
+def seen(base):
+    """How many rows its UNet got at a time."""
+    return set(base.unet.rows)
+
+
 def samples(count=5):
     source = torch.Generator().manual_seed(1)
     return Samples(
@@ -54,12 +59,12 @@ def samples(count=5):
 
 
 def test_learns_and_reports_every_step():
-    seen = []
+    reports = []
     settings = replace(SETTINGS, steps=150, rank=8, lr=3e-2, min_snr=0.0)
-    trained = train(base(), samples(), settings, on_step=seen.append)
+    trained = train(base(), samples(), settings, on_step=reports.append)
     assert trained.finished and trained.steps == 150
-    assert [progress.step for progress in seen] == list(range(1, 151))
-    assert [progress.loss for progress in seen] == trained.losses
+    assert [progress.step for progress in reports] == list(range(1, 151))
+    assert [progress.loss for progress in reports] == trained.losses
     assert sum(trained.losses[-30:]) < 0.8 * sum(trained.losses[:30])
 
 
@@ -125,7 +130,7 @@ def test_accumulation_sees_the_samples_of_one_large_batch():
     small = train(split, samples(), replace(SETTINGS, batch=1, accumulate=4))
     torch.testing.assert_close(large.losses, small.losses, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(large.lora.flat, small.lora.flat, rtol=1e-3, atol=1e-4)
-    assert set(one.unet.rows) == {4} and set(split.unet.rows) == {1}
+    assert seen(one) == {4} and seen(split) == {1}
 
 
 def test_a_broken_picture_stops_the_run_and_is_named(tmp_path):

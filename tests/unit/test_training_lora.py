@@ -67,7 +67,8 @@ def test_factors_and_gradients_are_views_of_one_tensor(toy, inputs):
         toy(*inputs).sum().backward()
     assert lora.flat.grad is lora.gradient
     assert once.any() and torch.allclose(lora.gradient, 2 * once)
-    assert lora.up["attn2.to_q"].grad.untyped_storage().data_ptr() == lora.gradient.untyped_storage().data_ptr()
+    shared = lora.up["attn2.to_q"].grad
+    assert shared is not None and shared.untyped_storage().data_ptr() == lora.gradient.untyped_storage().data_ptr()
 
 
 def test_starts_as_the_base_and_depends_on_the_seed(toy, inputs):
