@@ -103,7 +103,7 @@ class Run:
     seed: int
     optimiser: Optimiser
     tensors: Callable[[], dict[str, Tensor]]
-    restore: Callable[[dict[str, Tensor]], None]
+    restore: Callable[[dict[str, Tensor]], object]
     every: float = 120.0
 
     def generator(self, step: int) -> torch.Generator:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,8 +25,11 @@ NEEDED = ["--base", "b.safetensors", "--data", "d", "--output", "o.safetensors"]
 
 
 def test_settings_report_all_problems_at_once():
+    wrong: dict[str, Any] = dict(
+        rank=0, lr=float("nan"), batch=1.5, resolution=100, schedule="step", channels_last=1
+    )  # fmt: skip
     with pytest.raises(TrainingError) as raised:
-        TrainSettings(**dict(rank=0, lr=float("nan"), batch=1.5, resolution=100, schedule="step", channels_last=1))
+        TrainSettings(**wrong)
     text = str(raised.value)
     assert all(f"  {name}: expected" in text for name in ("rank", "lr", "batch", "resolution", "schedule"))
     assert "channels_last: expected true or false, found 1" in text
