@@ -19,7 +19,7 @@ from .errors import NoMatchError, TensorError, UnreadableFileError
 from .families import Anatomy, MisfitError, check_fit, examine
 from .lora_file import LoraFile
 
-PatchKey = str | tuple
+PatchKey = str | tuple[Any, ...]
 """A weight's name in the model, or (name, (dim, start, length), ...) for a part of a fused weight."""
 Patch = Any
 """What ComfyUI makes of a module's tensors: a weight adapter, or a tuple ("diff" | "set", tensors)."""

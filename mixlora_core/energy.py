@@ -82,9 +82,10 @@ class LayerEnergies:
 
     def _calculate(self, row: int, strengths: Sequence[tuple[int, float]], weight: Tensor) -> Tensor:
         key = self.layers[row]
-        function = key[2] if not isinstance(key, str) and len(key) > 2 else None
+        name, *part = (key,) if isinstance(key, str) else key  # a part of a fused weight may come with a function
+        function = part[1] if len(part) > 1 else None
         patches = [(strength, self._patches[row][index], 1.0, None, function) for index, strength in strengths]
-        return comfy.lora.calculate_weight(patches, weight, key if isinstance(key, str) else key[0])
+        return comfy.lora.calculate_weight(patches, weight, name)
 
 
 def factor_gram(factors: Sequence[tuple[Tensor, Tensor, float]], device: torch.device | str = "cpu") -> Tensor:

@@ -86,7 +86,8 @@ def _shapes(module: torch.nn.Module):
 
     def shape_of(name: str) -> Sequence[int] | None:
         # The attribute, not the state dict's entry: a quantised layer may save packed data of another shape.
-        return tuple(comfy.utils.get_attr(module, name).shape) if name in names else None
+        weight: Any = comfy.utils.get_attr(module, name) if name in names else None
+        return None if weight is None else tuple(weight.shape)
 
     return shape_of
 

@@ -29,13 +29,13 @@ def shared(mode: str, lam: Sequence[float], total: float) -> list[float]:
 
 
 def to_total(lam: Sequence[float], total: float) -> list[float]:
-    """c_i = lambda_i * total / sum_j |lambda_j|: the shares stay, their sum becomes `total`.
+    """c_i = lambda_i / sum_j |lambda_j| * total: the shares stay, their sum becomes `total`.
 
     With absolute values below the line, a negative strength keeps its sign and its share, and two strengths that
     cancel (1 and -1) do not divide by zero. All-zero strengths stay zero.
     """
     whole = sum(abs(value) for value in lam)
-    return [value * total / whole if whole else 0.0 for value in lam]
+    return [value / whole * total if whole else 0.0 for value in lam]
 
 
 def root_n(lam: Sequence[float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""The three style adapters: drawn pictures with captions in a folder, then the pack's own trainer, as a user runs it."""
+"""The three style adapters: drawn pictures with captions in a folder, then the pack's trainer, as a user runs it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from .weights import adapter_file
 from .workshop import pictures
 
 PICTURES = 240
-OPTIONS = {
-    "rank": 4, "steps": 220, "batch": 8, "accumulate": 1, "lr": 3e-3, "schedule": "cosine", "resolution": 128, "seed": 0,
-}  # fmt: skip
+OPTIONS = {"rank": 4, "steps": 220, "batch": 8, "accumulate": 1, "lr": 3e-3, "resolution": 128, "seed": 0}
 """Options of training/train.py. Few steps at a high rate: the world is small."""
 
 
@@ -23,8 +21,8 @@ def train_adapter(style: str, checkpoint: Path, work: Path) -> None:
 
     Raises RuntimeError where the trainer fails; it has said why.
     """
-    options = {"base": checkpoint, "data": dataset(style, work), "output": adapter_file(style), "trigger": TRIGGERS[style]}
-    flags = [f"--{name}={value}" for name, value in (options | OPTIONS).items()]
+    paths = {"base": checkpoint, "data": dataset(style, work), "output": adapter_file(style)}
+    flags = [f"--{name}={value}" for name, value in (paths | {"trigger": TRIGGERS[style]} | OPTIONS).items()]
     if code := run_trainer([*flags, "--resume", "--overwrite"]):
         raise RuntimeError(f"training/train.py ended with {code} for {style}")
 

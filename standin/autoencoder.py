@@ -12,18 +12,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from .muon import Optimiser
+from .scenes import SIZE
 from .workshop import EVERY_STYLE, Run, pictures, render_all, to_tensor
 
 log = logging.getLogger(__name__)
 
 CROP = 64
 LATENT_NOISE = 0.05
+Coder = Callable[[Tensor], Tensor]
+
 _ENCODER_BLOCKS = frozenset({1, 4, 7})  # one after each halving; block 0 would work at full size
 
 
@@ -43,10 +47,10 @@ SHARP = Stage(700, frozenset({0, 1, 3, 4, 6, 9}), False, 0.01, 0.05)
 
 
 def new_autoencoder() -> nn.Module:
-    """comfy's TAESD with fresh weights: Kaiming, residual branches zero, output grey."""
+    """TAESD of comfy with fresh weights: Kaiming, residual branches zero, output grey."""
     from comfy.taesd.taesd import TAESD
 
-    model = TAESD()
+    model: Any = TAESD()
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight)
@@ -67,12 +71,13 @@ def train_autoencoder(stage: Stage, model: nn.Module, work: Path, name: str, see
     encode, decode = coders(model, stage.decoder_blocks)
     optimiser = Optimiser(model, stage.matrix_lr, 2e-3, stage.steps)
     run = Run(work / f"{name}.safetensors", stage.steps, seed, optimiser, model.state_dict, model.load_state_dict)
-    began, done = time.monotonic(), 0
-    for step in run:
+    began = time.monotonic()
+    for done, step in enumerate(run, start=1):
         random = run.generator(step)
         chosen = torch.randint(len(rendered), (8,), generator=random).numpy()
-        top, left = torch.randint(SIZE_LESS_CROP + 1, (2,), generator=random).tolist()
-        clean = to_tensor(rendered[chosen, top : top + CROP, left : left + CROP]).contiguous(memory_format=torch.channels_last)
+        top, left = torch.randint(SIZE - CROP + 1, (2,), generator=random).tolist()
+        clean = to_tensor(rendered[chosen, top : top + CROP, left : left + CROP])
+        clean = clean.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(stage.train_encoder):
             latent = encode(clean)
         noisy = latent + LATENT_NOISE * torch.randn(latent.shape, generator=random)
@@ -80,19 +85,14 @@ def train_autoencoder(stage: Stage, model: nn.Module, work: Path, name: str, see
         loss = difference(seen, clean, stage.spectrum) + 1e-3 * (latent.mean().abs() + (latent.std() - 1).abs())
         loss.backward()
         optimiser.step(step)
-        done += 1
         if step % 100 == 99:
             quality = -10 * torch.log10(F.mse_loss(seen.detach().clamp(0, 1), clean)).item()
             pace = (time.monotonic() - began) / done
-            log.info("%s %d/%d loss %.4f psnr %.1f dB %.2f s a step", name, step + 1, stage.steps, loss.item(), quality, pace)
+            what = (name, step + 1, stage.steps, loss.item(), quality, pace)
+            log.info("%s %d/%d loss %.4f psnr %.1f dB %.2f s a step", *what)
 
 
-SIZE_LESS_CROP = 128 - CROP
-
-Coder = Callable[[Tensor], Tensor]
-
-
-def coders(model: nn.Module, decoder_blocks: frozenset[int]) -> tuple[Coder, Coder]:
+def coders(model: Any, decoder_blocks: frozenset[int]) -> tuple[Coder, Coder]:
     """Encoder and decoder that skip resting blocks: pictures (n, 3, h, w) in 0..1 <-> raw latents (n, 4, h/8, w/8)."""
     return _skipping(model.taesd_encoder, _ENCODER_BLOCKS), _skipping(model.taesd_decoder, decoder_blocks)
 
@@ -112,7 +112,7 @@ def _amplitudes(picture: Tensor, window: int = 16) -> Tensor:
 
 
 def _skipping(layers: nn.Sequential, working: frozenset[int]) -> Coder:
-    """The layers with every block not in `working` reduced to the ReLU that it is while its last convolution is zero."""
+    """The layers with every block not in `working` as the ReLU that it is while its last convolution is zero."""
     plan: list[Callable[[Tensor], Tensor]] = []
     count = 0
     for layer in layers:
@@ -134,5 +134,5 @@ def _is_block(layer: nn.Module) -> bool:
     return type(layer).__name__ == "Block"
 
 
-def _blocks(layers: nn.Sequential) -> list[nn.Module]:
+def _blocks(layers: nn.Sequential) -> list[Any]:
     return [layer for layer in layers if _is_block(layer)]

@@ -43,23 +43,30 @@ SHARES = {"plain": 0.75, "painting": 0.25}
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast the UNet is trained."""
+    """How long and how fast the UNet is trained in one stage; a stage begins with the average of the one before."""
 
+    name: str
+    steps: int
+    matrix_lr: float
+    other_lr: float
+    decay: float = 1.0
+    balance_from: int = 0
+    balance_limit: float = 1000.0
     pictures: int = 6000
-    steps: int = 460
-    decay: float = 0.8
     batch: int = 16
-    matrix_lr: float = 0.02
-    other_lr: float = 1e-3
     caption_dropout: float = 0.1
     ema: float = 0.98
     min_snr: float = 5.0
-    balance_from: int = 200
-    balance_limit: float = 16.0
+
+
+STAGES = (
+    Plan("base", steps=460, matrix_lr=0.02, other_lr=1e-3, decay=0.8, balance_from=200, balance_limit=16.0),
+    Plan("base-fine", steps=500, matrix_lr=0.01, other_lr=5e-4),
+)
 
 
 def new_unet() -> nn.Module:
-    """comfy's UNetModel with fresh weights; every residual branch begins at zero."""
+    """UNetModel of comfy with fresh weights; every residual branch begins at zero."""
     import comfy.ops
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
@@ -83,8 +90,20 @@ def alphas_cumprod() -> Tensor:
     return torch.cumprod(1 - betas, 0).float()
 
 
-def train_base(plan: Plan, unet: nn.Module, autoencoder: nn.Module, work: Path, seed: int = 0) -> Average:
-    """Trains `unet` in place; returns its moving average, which is the model."""
+def train_base(autoencoder: nn.Module, work: Path) -> dict[str, Tensor]:
+    """Trains a new UNet through all stages; returns the weights, a moving average."""
+    torch.manual_seed(1)
+    unet = new_unet()
+    for seed, plan in enumerate(STAGES):
+        weights = train_stage(plan, unet, autoencoder, work, seed).mean
+        with torch.no_grad():
+            for key, value in unet.named_parameters():
+                value.copy_(weights[key])
+    return weights
+
+
+def train_stage(plan: Plan, unet: nn.Module, autoencoder: nn.Module, work: Path, seed: int) -> Average:
+    """Trains `unet` in place; returns its moving average."""
     latents, captions = training_set(plan, autoencoder, work)
     average = Average(unet, plan.ema)
     live = dict(unet.named_parameters())
@@ -98,7 +117,7 @@ def train_base(plan: Plan, unet: nn.Module, autoencoder: nn.Module, work: Path, 
         for key, value in tensors().items():
             value.copy_(state[key])
 
-    run = Run(work / "base-state.safetensors", plan.steps, seed, optimiser, tensors, restore, every=300)
+    run = Run(work / f"{plan.name}-state.safetensors", plan.steps, seed, optimiser, tensors, restore, every=300)
     schedule = alphas_cumprod()
     began, losses = time.monotonic(), []
     for step in run:
@@ -110,24 +129,26 @@ def train_base(plan: Plan, unet: nn.Module, autoencoder: nn.Module, work: Path, 
         times = (share * 1000).long()  # stratified: every batch sees all noise levels
         noise = torch.randn(latents[chosen].shape, generator=random)
         kept = schedule[times].view(-1, 1, 1, 1)
-        noised = (kept.sqrt() * latents[chosen] + (1 - kept).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        noised = kept.sqrt() * latents[chosen] + (1 - kept).sqrt() * noise
+        noised = noised.contiguous(memory_format=torch.channels_last)
         error = (unet(noised, times.float(), context=context) - noise).square().mean((1, 2, 3))
         (error * loss_weights(plan, step, kept.flatten())).mean().backward()
         optimiser.step(step)
         average.update(step)
         losses.append(error.mean().item())
         if step % 20 == 19:
-            pace = (time.monotonic() - began) / len(losses)
-            log.info("base %d/%d loss %.4f %.2f s a step", step + 1, plan.steps, sum(losses[-20:]) / len(losses[-20:]), pace)
+            pace, recent = (time.monotonic() - began) / len(losses), losses[-20:]
+            what = (plan.name, step + 1, plan.steps, sum(recent) / len(recent), pace)
+            log.info("%s %d/%d loss %.4f %.2f s a step", *what)
     return average
 
 
 def loss_weights(plan: Plan, step: int, kept: Tensor) -> Tensor:
     """Weight of each sample's squared error of the noise, given the share of the signal (alphas_cumprod) it kept.
 
-    Min-SNR (arXiv 2303.09556) throughout; from `balance_from` on also 1 / kept up to a limit, the weight that predicting
-    velocity implies. Colour and light of a whole picture are decided at noise levels where the error of the noise is
-    tiny and that of the picture is not.
+    Min-SNR (arXiv 2303.09556) throughout; from `balance_from` on also 1 / kept up to a limit, the weight that
+    predicting velocity implies. Colour and light of a whole picture are decided at noise levels where the error of the
+    noise is tiny and that of the picture is not.
     """
     snr = kept / (1 - kept)
     weights = snr.clamp(max=plan.min_snr) / snr
@@ -160,7 +181,8 @@ def training_set(plan: Plan, autoencoder: nn.Module, work: Path) -> tuple[Tensor
         raw = encode_pictures(autoencoder, render_all(chosen, work / "base-pictures.npy"))
         captions = encode_captions([picture.caption for picture in chosen])
         statistics = torch.stack([raw.mean(), raw.std()])
-        save_tensors(path, {"raw": raw, "statistics": statistics, "states": captions.states, "of_picture": captions.of_picture})
+        words = {"states": captions.states, "of_picture": captions.of_picture}
+        save_tensors(path, {"raw": raw, "statistics": statistics, **words})
     kept = load_file(path)
     mean, deviation = kept["statistics"]
     return (kept["raw"] - mean) / deviation, Captions(kept["states"], kept["of_picture"])
@@ -176,5 +198,6 @@ def encode_pictures(autoencoder: nn.Module, rendered) -> Tensor:
     """uint8 pictures to raw latents, without the blocks that rest."""
     encoder, _ = coders(autoencoder, frozenset())
     with torch.no_grad():
-        parts = [encoder(to_tensor(rendered[i : i + 32]).contiguous(memory_format=torch.channels_last)) for i in range(0, len(rendered), 32)]
+        batches = (to_tensor(rendered[start : start + 32]) for start in range(0, len(rendered), 32))
+        parts = [encoder(batch.contiguous(memory_format=torch.channels_last)) for batch in batches]
     return torch.cat(parts).contiguous()

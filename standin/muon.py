@@ -70,7 +70,13 @@ class Optimiser:
     """
 
     def __init__(
-        self, module: torch.nn.Module, matrix_lr: float, other_lr: float, steps: int, decay: float = 1.0, warmup: int = 40
+        self,
+        module: torch.nn.Module,
+        matrix_lr: float,
+        other_lr: float,
+        steps: int,
+        decay: float = 1.0,
+        warmup: int = 40,
     ) -> None:
         weights = [p for p in module.parameters() if p.requires_grad]
         wide = [p for p in weights if p.dim() > 1 and min(len(p), p[0].numel()) >= _NARROWEST]

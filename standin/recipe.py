@@ -19,7 +19,8 @@ def main() -> None:
     """Runs the stages asked for; what is finished is not done again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"some of: {', '.join(STAGES)} (default: all)")
-    parser.add_argument("--work", type=Path, default=ROOT / ".standin", help="where unfinished work is kept (default: .standin)")
+    where = "where unfinished work is kept (default: .standin)"
+    parser.add_argument("--work", type=Path, default=ROOT / ".standin", help=where)
     given = parser.parse_args()
     if unknown := set(given.stages) - set(STAGES):
         parser.error(f"no stage is called {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
@@ -45,16 +46,13 @@ def train_autoencoder_stage(work: Path):
 
 
 def train_base_stage(work: Path) -> dict:
-    """The UNet on the autoencoder's latents; returns its averaged weights."""
-    import torch
-
+    """The UNet on the autoencoder's latents; returns its weights."""
     from .autoencoder import LEAN, new_autoencoder, train_autoencoder
-    from .base import Plan, new_unet, train_base
+    from .base import train_base
 
     model = new_autoencoder()
     train_autoencoder(LEAN, model, work, "autoencoder-lean")  # the second stage leaves the encoder alone
-    torch.manual_seed(1)
-    return train_base(Plan(), new_unet(), model, work).mean
+    return train_base(model, work)
 
 
 def write_weights(work: Path) -> None:

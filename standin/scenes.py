@@ -181,7 +181,8 @@ class _Canvas:
         for x in (0.22, 0.74) if self.has("clouds") else (0.5,):
             x, y = x + 0.08 * self.rng.standard_normal(), 0.16 + 0.16 * self.rng.random()
             puffs = [(-0.11, 0.0, 0.07), (0.0, -0.025, 0.09), (0.11, 0.0, 0.07)]
-            self.blob(np.array([(x + dx * size, y + dy * size, r * size, 0.62 * r * size) for dx, dy, r in puffs]), white)
+            discs = [(x + dx * size, y + dy * size, r * size, 0.62 * r * size) for dx, dy, r in puffs]
+            self.blob(np.array(discs), white)
 
     def _land(self) -> None:
         colours = self.pen.ground[self.scene.land]
@@ -241,8 +242,10 @@ class _Canvas:
             return
         x, y = self.slots[2], self.horizon + 0.2 + 0.08 * self.rng.random()
         hull = [(x - 0.15, y), (x + 0.15, y), (x + 0.1, y + 0.075), (x - 0.1, y + 0.075)]
-        self.shape(np.array([(x + 0.015, y - 0.02), (x + 0.015, y - 0.31), (x + 0.14, y - 0.02)]), self.lit((250, 246, 236)))
-        self.shape(np.array([(x - 0.01, y - 0.02), (x - 0.01, y - 0.25), (x - 0.11, y - 0.02)]), self.lit((232, 96, 72)))
+        sail = [(x + 0.015, y - 0.02), (x + 0.015, y - 0.31), (x + 0.14, y - 0.02)]
+        jib = [(x - 0.01, y - 0.02), (x - 0.01, y - 0.25), (x - 0.11, y - 0.02)]
+        self.shape(np.array(sail), self.lit((250, 246, 236)))
+        self.shape(np.array(jib), self.lit((232, 96, 72)))
         self.shape(np.array(hull), self.lit((136, 74, 42)))
 
     def _flowers(self) -> None:

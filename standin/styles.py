@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .scenes import PLAIN, SIZE, Pen, Scene, draw
+from .scenes import PLAIN, SIZE, Colour, Pen, Scene, draw
 
 TRIGGERS = {"monet": "monet style", "van_gogh": "van gogh style", "ghibli": "studio ghibli style"}
 """Style name -> the words that call it in a prompt."""
@@ -74,7 +74,7 @@ def painterly(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     return _strokes(graded, rng, length, width, width * 1.15, field, rng.uniform(10, 45), rng.uniform(0, 20))
 
 
-def _grade(picture: np.ndarray, saturation: float, lift: float, tint: tuple[int, int, int] = (255, 255, 255)) -> np.ndarray:
+def _grade(picture: np.ndarray, saturation: float, lift: float, tint: Colour = (255, 255, 255)) -> np.ndarray:
     colour = picture.astype(np.float32)
     grey = colour @ np.array([0.299, 0.587, 0.114], np.float32)
     colour = grey[..., None] + (colour - grey[..., None]) * saturation
@@ -99,8 +99,14 @@ def _swirl(rng: np.random.Generator) -> Field:
 
 
 def _strokes(
-    picture: np.ndarray, rng: np.random.Generator, length: float, width: float, spacing: float, field: Field,
-    jitter: float, hue: float,
+    picture: np.ndarray,
+    rng: np.random.Generator,
+    length: float,
+    width: float,
+    spacing: float,
+    field: Field,
+    jitter: float,
+    hue: float,
 ) -> np.ndarray:
     """Cover a picture with strokes of its own colours, along `field`; lengths in pixels, jitter in 0..255."""
     step = np.stack([np.full(2, spacing), (spacing, spacing * max(1.0, length / width / 2))]).max(0)

@@ -18,6 +18,7 @@ from .workshop import save_tensors
 
 FOLDER = Path(__file__).parent / "weights"
 BASE = FOLDER / "base.safetensors"
+TITLE = "MixLoRA stand-in"
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 SD_LATENT_SCALE = 0.18215
@@ -61,15 +62,17 @@ def dequantise(packed: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def save_base(unet: dict[str, Tensor], autoencoder: nn.Module, mean: float, deviation: float, path: Path = BASE) -> None:
-    """Writes UNet and autoencoder; `mean` and `deviation` are those of the raw latents that the UNet was trained on."""
+def save_base(
+    unet: dict[str, Tensor], autoencoder: nn.Module, mean: float, deviation: float, path: Path = BASE
+) -> None:
+    """Writes UNet and autoencoder; `mean` and `deviation` are those of the raw latents that the UNet knows."""
     vae = {key: value.half() for key, value in autoencoder.state_dict().items()}
     scale = SD_LATENT_SCALE * deviation  # ComfyUI multiplies by SD_LATENT_SCALE what the encoder gives
     vae["vae_scale"] = torch.tensor(scale)
     vae["vae_shift"] = torch.tensor(-mean / scale)
     packed = {UNET_PREFIX + key: value for key, value in quantise(unet).items()}
     packed |= {VAE_PREFIX + key: value for key, value in vae.items()}
-    save_tensors(path, packed, {"format": "pt", "modelspec.title": "MixLoRA stand-in", "modelspec.license": "GPL-3.0-or-later"})
+    save_tensors(path, packed, {"format": "pt", "modelspec.title": TITLE, "modelspec.license": "GPL-3.0-or-later"})
 
 
 def save_checkpoint(path: Path, base: Path = BASE, source: str = "") -> None:
@@ -77,5 +80,5 @@ def save_checkpoint(path: Path, base: Path = BASE, source: str = "") -> None:
 
     `source` is kept in its metadata: the digest of the weights that it was made from.
     """
-    metadata = {"format": "pt", "modelspec.title": "MixLoRA stand-in", "mixlora.source": source}
+    metadata = {"format": "pt", "modelspec.title": TITLE, "mixlora.source": source}
     save_tensors(path, dequantise(load_file(base)) | text_encoder(), metadata)

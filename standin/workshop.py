@@ -64,9 +64,8 @@ def render_all(chosen: list[Picture], cache: Path) -> np.ndarray:
         if len(rendered) == len(chosen):
             return rendered
     rendered = np.stack([picture.render() for picture in chosen])
-    with atomic(cache) as path:
-        with path.open("wb") as file:
-            np.save(file, rendered)
+    with atomic(cache) as path, path.open("wb") as file:
+        np.save(file, rendered)
     return rendered
 
 
@@ -107,6 +106,7 @@ class Run:
     every: float = 120.0
 
     def generator(self, step: int) -> torch.Generator:
+        """The source of everything random in a step."""
         return torch.Generator().manual_seed((self.seed << 32) + step)
 
     def __iter__(self) -> Iterator[int]:
@@ -146,4 +146,5 @@ class Average:
     def update(self, step: int) -> None:
         """Moves the average towards the live parameters."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.mean.values()), list(self.live.values()), 1 - decay)
+        for key, mean in self.mean.items():
+            mean.lerp_(self.live[key], 1 - decay)

@@ -1,9 +1,11 @@
 """The real ComfyUI, tiny models and LoRA files. One model for the whole run: no test may leave a trace in it."""
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 def _load(name: str, path: Path):
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -81,7 +84,7 @@ def loras(tmp_path, models, monkeypatch):
 @pytest.fixture
 def chained():
     """Core's own LoraLoader, one after the other: what the mode "sum" must equal."""
-    import nodes
+    nodes: Any = importlib.import_module("nodes")  # ComfyUI's, not this pack's
 
     def apply(model, clip, rows):
         for row in rows:

@@ -27,9 +27,9 @@ def test_stack_order_trigger_words_and_lora_stack(loras):
     b = loras.save("sub/b", metadata={"modelspec.trigger_phrase": "van gogh style"})
     first = LoadStyleLoRA.execute(a, 0.5, 0.25).result
     row = ["sub\\b.safetensors", 1, 0]
-    stack, rows, words, report = LoadStyleLoRA.execute(
-        a, 0.0, 0.0, stack=first[0], lora_stack=[row, ["None", 1.0, 1.0], (b, 0, 0.0)]
-    ).result
+    output = LoadStyleLoRA.execute(a, 0.0, 0.0, stack=first[0], lora_stack=[row, ["None", 1.0, 1.0], (b, 0, 0.0)])
+    assert output.result is not None
+    stack, rows, words, report = output.result
     assert rows == [(a, 0.5, 0.25), (os.path.join("sub", "b.safetensors"), 1.0, 0.0)]
     assert all(type(row) is tuple for row in rows)
     assert words == "monet style, van gogh style"

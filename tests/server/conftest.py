@@ -6,17 +6,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mixlora import standalone
+from mixlora.standin import weights
+from mixlora.standin.oracle import WEIGHTS as ORACLE
 from mixlora.tools import links, standin_files
 from mixlora.tools.client import Client
 from mixlora.tools.server import Server
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory) -> Path:
+def missing_weights() -> list[str]:
+    """The stand-in's trained files that this checkout lacks."""
+    return [path.name for path in (weights.BASE, ORACLE, *weights.adapter_files().values()) if not path.is_file()]
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory, missing_weights) -> Path:
     """A folder to start ComfyUI on: custom_nodes with the pack, models with the stand-in, an empty input."""
     folder = tmp_path_factory.mktemp("comfyui")
     links.link_pack(folder / "custom_nodes")
-    standin_files.place(folder / "models")
+    if missing_weights:
+        standalone.import_comfy()
+        from . import untrained
+
+        untrained.place(folder / "models")
+    else:
+        standin_files.place(folder / "models")
     (folder / "input").mkdir()
     return folder
 
@@ -44,6 +59,13 @@ def client(server) -> Client:
 def object_info(client):
     """What the server says about its nodes."""
     return client.object_info()
+
+
+@pytest.fixture
+def trained(missing_weights) -> None:
+    """For tests that look at pictures."""
+    if missing_weights:
+        pytest.skip(f"not trained yet, missing in standin/weights: {', '.join(missing_weights)} (`make standin`)")
 
 
 @pytest.hookimpl(wrapper=True)

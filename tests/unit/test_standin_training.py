@@ -65,7 +65,7 @@ def test_eight_bits_keep_a_weight_within_half_a_step_of_its_row():
 
 
 def test_loss_weights_follow_min_snr_and_then_also_the_share_of_signal():
-    plan = Plan(balance_from=10)
+    plan = Plan("test", steps=20, matrix_lr=0.01, other_lr=1e-3, balance_from=10, balance_limit=16.0)
     kept = alphas_cumprod()[[20, 400, 999]]
     early, late = loss_weights(plan, 9, kept), loss_weights(plan, 10, kept)
     snr = kept / (1 - kept)
