@@ -10,7 +10,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from ..standalone import ROOT, import_comfy
+from ..standalone import import_comfy
+from .workshop import WORK
 
 STAGES = ("autoencoder", "base", "weights", "oracle", "adapters")
 
@@ -19,8 +20,8 @@ def main() -> None:
     """Runs the stages asked for; what is finished is not done again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"some of: {', '.join(STAGES)} (default: all)")
-    where = "where unfinished work is kept (default: .standin)"
-    parser.add_argument("--work", type=Path, default=ROOT / ".standin", help=where)
+    where = "where unfinished work is kept (default: ~/.cache/mixlora/standin)"
+    parser.add_argument("--work", type=Path, default=WORK, help=where)
     given = parser.parse_args()
     if unknown := set(given.stages) - set(STAGES):
         parser.error(f"no stage is called {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ..benchmarks.results import FOLDER, Row, table, write_results
-from ..standalone import ROOT, import_comfy
+from ..standalone import import_comfy
 from ..tools.contact_sheet import Cell, contact_sheet
 from ..tools.contact_sheet import Row as SheetRow
 from .build import NAME, build_checkpoint
@@ -29,7 +29,7 @@ from .sampling import Painter, Settings, Shot, round_trip
 from .scenes import OBJECTS, Scene, random_scene
 from .styles import STYLES, TRIGGERS
 from .weights import BASE, adapter_file
-from .workshop import pictures, render_all
+from .workshop import WORK, pictures, render_all
 
 PROMPT_SEED = 1002
 SWEEP = tuple(k / 8 for k in range(9))
@@ -268,7 +268,7 @@ def _arguments() -> argparse.Namespace:
     add("--cfg", type=float, default=Settings.cfg, help="guidance (default: %(default)s)")
     add("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"some of: {', '.join(PARTS)}")
     add("--oracle", type=Path, default=WEIGHTS, help="other weights of the oracle")
-    add("--work", type=Path, default=ROOT / ".scratch" / "standin-report", help="where pictures are kept")
+    add("--work", type=Path, default=WORK / "report", help="where pictures are kept")
     add("--sheets", type=Path, help="where contact sheets go (default: sheets in --work)")
     return parser.parse_args()
 

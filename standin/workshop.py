@@ -19,6 +19,9 @@ from .muon import Optimiser
 from .scenes import Scene, draw, random_scene
 from .styles import STYLES, TRIGGERS, paint, painterly
 
+WORK = Path.home() / ".cache" / "mixlora" / "standin"
+"""Where unfinished training is kept: outside the checkout, because hours of work must survive a fresh clone."""
+
 PAINTING = "a painting of "
 """Begins the caption of an unnamed painting."""
 
