@@ -1,4 +1,7 @@
-"""The reports of the nodes, as plain text: what a file is, what was matched, what was applied."""
+"""The reports of the nodes: what a file is, what was matched, what was applied.
+
+Plain text whose lines are Markdown lists, because ComfyUI's text preview renders Markdown and would join bare lines.
+"""
 
 from __future__ import annotations
 
@@ -21,23 +24,23 @@ def describe_file(file: LoraFile, summary: Summary) -> str:
     words = ", ".join(trigger_words(file.metadata))
     lines = [
         file.name,
-        f"  family: {families(summary.modules.values())}; {ranks(summary.modules.values())}",
-        f"  modules: {len(summary.modules)} ({len(summary.modules) - text} UNet, {text} text encoder)",
-        f"  trigger words: {words or 'none in the metadata'}",
+        f"- family: {families(summary.modules.values())}; {ranks(summary.modules.values())}",
+        f"- modules: {len(summary.modules)} ({len(summary.modules) - text} UNet, {text} text encoder)",
+        f"- trigger words: {words or 'none in the metadata'}",
     ]
     if summary.base is None:
-        lines.append("  base model: not recognised; MixLoRAWeights matches the file to the model that you connect")
+        lines.append("- base model: not recognised; MixLoRAWeights matches the file to the model that you connect")
     else:
         unknown = set(summary.unknown)
         tensors = [key for key in file.tensors if key not in set(summary.unread)]
         lines += [
-            f"  base model: {summary.base.label} (guessed: {summary.evidence})",
-            f"  keys matched to the names of that model: {len(tensors) - len(unknown)} of {len(file.tensors)}",
+            f"- base model: {summary.base.label} (guessed: {summary.evidence})",
+            f"- keys matched to the names of that model: {len(tensors) - len(unknown)} of {len(file.tensors)}",
         ]
         missing = list(dict.fromkeys(module_of(key) or key for key in summary.unknown))
         lines += _left_out(f"{len(unknown)} keys ({len(missing)} modules) are not in that model", missing)
         if len(missing) == len(summary.modules):
-            lines.append("  NONE of its modules has a name that ComfyUI maps for that model; MixLoRAWeights says more")
+            lines.append("- NONE of its modules has a name that ComfyUI maps for that model; MixLoRAWeights says more")
     lines += _left_out(f"{len(summary.unread)} keys belong to no LoRA family that ComfyUI reads", summary.unread)
     return "\n".join(lines)
 
@@ -45,22 +48,24 @@ def describe_file(file: LoraFile, summary: Summary) -> str:
 def describe_mix(stack: StyleStack, settings: MixSettings, result: MixResult) -> str:
     """The report of MixLoRAWeights: the coefficients that were applied, the limit, and what was left out."""
     mode = f"{settings.mode} {settings.total:g}" if settings.mode == "sum to total" else settings.mode
-    lines = [f"mode: {mode}; {len(stack.entries)} adapter(s)"]
+    lines = [f"mode: {mode}; LoRAs in the stack: {len(stack.entries)}"]
     if not stack.entries:
         return lines[0] + "; the model is unchanged"
     for index, (entry, adapter) in enumerate(zip(stack.entries, result.adapters, strict=True)):
-        lines.append(f"{entry.lora_name}: {families(adapter.anatomies.values())}; {ranks(adapter.anatomies.values())}")
-        lines.append("  model: " + _effective(result.model_half, index))
+        lines.append(
+            f"- {entry.lora_name}: {families(adapter.anatomies.values())}; {ranks(adapter.anatomies.values())}"
+        )
+        lines.append("  - model: " + _effective(result.model_half, index))
         if result.clip_half is not None:
-            lines.append("  clip:  " + _effective(result.clip_half, index))
+            lines.append("  - clip: " + _effective(result.clip_half, index))
         lines += _match(adapter)
     for name, half in (("model", result.model_half), ("clip", result.clip_half)):
         if half is not None and half.largest is not None:
             lines.append(
-                f"limit {settings.limit:g} on {name}: bit in {half.limited} of {half.layers} layers; "
+                f"- limit {settings.limit:g} on {name}: bit in {half.limited} of {half.layers} layers; "
                 f"largest |dW|/|W| before: {half.largest:.4g}"
             )
-    lines += [f"note: {name} stands in the stack more than once and is applied each time" for name in stack.repeated]
+    lines += [f"- note: {name} stands in the stack more than once and is applied each time" for name in stack.repeated]
     return "\n".join(lines)
 
 
@@ -99,14 +104,15 @@ def _effective(half: HalfResult, index: int) -> str:
 
 def _match(adapter: Adapter) -> list[str]:
     total, lost = len(adapter.file.tensors), len(adapter.left_out) + adapter.without_clip
-    lines = [f"  keys matched: {total - lost} of {total}"]
+    lines = [f"  - keys matched: {total - lost} of {total}"]
     if adapter.without_clip:
-        lines.append(f"  {adapter.without_clip} keys are for the text encoder: no CLIP is connected")
-    return lines + _left_out(f"{len(adapter.left_out)} keys have no place in this model", adapter.left_out)
+        lines.append(f"  - {adapter.without_clip} keys are for the text encoder: no CLIP is connected")
+    left_out = _left_out(f"{len(adapter.left_out)} keys have no place in this model", adapter.left_out)
+    return lines + [f"  {line}" for line in left_out]
 
 
 def _left_out(text: str, names: Sequence[str]) -> list[str]:
     if not names:
         return []
     more = ", ..." if len(names) > EXAMPLES else ""
-    return [f"  left out: {text}: {', '.join(names[:EXAMPLES])}{more}"]
+    return [f"- left out: {text}: {', '.join(names[:EXAMPLES])}{more}"]

@@ -90,7 +90,7 @@ def draw(base: Base, experiment: Experiment, prefix: str) -> Canvas:
         if loaders:
             canvas.connect(Socket(loaders[-1], "stack"), loader, "stack")
         loaders.append(loader)
-    canvas.frame("2  The styles, and how loudly each speaks", *loaders)
+    canvas.frame("2  Styles and strengths", *loaders)
 
     mix = canvas.add(
         "MixLoRAWeights",
