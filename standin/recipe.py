@@ -66,7 +66,7 @@ def write_weights(work: Path) -> None:
 
 def train_oracle_stage(work: Path) -> None:
     """The classifier that measures the stand-in."""
-    from .oracle import train_oracle
+    from .oracle_training import train_oracle
 
     train_oracle(work, train_autoencoder_stage(work))
 

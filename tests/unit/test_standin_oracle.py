@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from mixlora.standin import oracle, workshop
-from mixlora.standin.oracle import MANNERS, Labels, Oracle, Reading, accuracy, augmented, train_oracle
+from mixlora.standin import oracle, oracle_training, workshop
+from mixlora.standin.oracle import MANNERS, Oracle, Reading
+from mixlora.standin.oracle_training import Labels, accuracy, augmented, train_oracle
 from mixlora.standin.scenes import OBJECTS, Scene
 from mixlora.standin.workshop import Picture
 from safetensors.torch import load_file
@@ -95,7 +96,7 @@ def test_augmentation_stays_in_range_and_repeats():
 
 
 def test_resumed_training_is_the_same_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(oracle, "_BATCH", 8)
+    monkeypatch.setattr(oracle_training, "_BATCH", 8)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train_oracle(whole, None, steps=3, count=10, path=whole / "weights")
 
@@ -105,11 +106,11 @@ def test_resumed_training_is_the_same_training(tmp_path, monkeypatch):
         return augmented(clean, random)
 
     save_always = dict(every=-1.0)
-    monkeypatch.setattr(oracle, "Run", lambda *given, every: workshop.Run(*given, **save_always))
-    monkeypatch.setattr(oracle, "augmented", killed)
+    monkeypatch.setattr(oracle_training, "Run", lambda *given, every: workshop.Run(*given, **save_always))
+    monkeypatch.setattr(oracle_training, "augmented", killed)
     with pytest.raises(KeyboardInterrupt):
         train_oracle(broken, None, steps=3, count=10, path=broken / "weights")
-    monkeypatch.setattr(oracle, "augmented", augmented)
+    monkeypatch.setattr(oracle_training, "augmented", augmented)
     train_oracle(broken, None, steps=3, count=10, path=broken / "weights")
     first, second = load_file(whole / "weights"), load_file(broken / "weights")
     assert first.keys() == second.keys()

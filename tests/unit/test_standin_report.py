@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from mixlora.benchmarks import results
 from mixlora.benchmarks.results import Row, table, write_results
-from mixlora.standin import report
+from mixlora.standin import measures, report
+from mixlora.standin.measures import SWEEP, Extent, spearman
 from mixlora.standin.oracle import MANNERS, Oracle, Reading
-from mixlora.standin.report import SWEEP, Extent, spearman
 from mixlora.standin.sampling import Painter, Settings, Shot
 from mixlora.standin.scenes import LANDS, OBJECTS, TIMES, Scene
 from mixlora.standin.styles import STYLES
@@ -34,20 +34,20 @@ def values(rows):
 
 def test_counts_what_the_base_painted():
     scenes = [Scene("sea", "day", ("boat", "clouds")), Scene("hill", "night", ("trees",))]
-    found = values(report.base_rows(reading(scenes, lost=("boat",)), scenes))
+    found = values(measures.base_rows(reading(scenes, lost=("boat",)), scenes))
     assert found["base: land form right (%)"] == found["base: time of day right (%)"] == 100
     assert found["base: asked-for object present (%)"] == pytest.approx(200 / 3)
     assert found["base: object present that was not asked for (%)"] == 0
 
 
 def test_scenes_repeat_and_a_longer_list_begins_alike():
-    assert report.held_out_scenes(5) == report.held_out_scenes(9)[:5]
+    assert measures.held_out_scenes(5) == measures.held_out_scenes(9)[:5]
 
 
 @pytest.mark.parametrize(("prompts", "each"), [(200, 67), (200, 200), (9, 3), (2, 1), (1, 1)])
 def test_styles_share_the_scenes_unless_each_wants_all(prompts, each):
-    scenes = report.held_out_scenes(prompts)
-    shots = {style: report.style_shots(style, scenes, each) for style in STYLES}
+    scenes = measures.held_out_scenes(prompts)
+    shots = {style: measures.style_shots(style, scenes, each) for style in STYLES}
     seeds = [shot.seed for chosen in shots.values() for shot in chosen]
     assert all(each - 1 <= len(chosen) <= each and chosen for chosen in shots.values())
     assert len(set(seeds)) == (len(seeds) if each < prompts and prompts >= 3 else prompts)
@@ -55,7 +55,7 @@ def test_styles_share_the_scenes_unless_each_wants_all(prompts, each):
 
 
 def test_a_sweep_changes_nothing_but_the_strengths():
-    shots = report.sweep_shots("monet", "ghibli", report.held_out_scenes(2))
+    shots = measures.sweep_shots("monet", "ghibli", measures.held_out_scenes(2))
     assert len(shots) == 18 and len({(shot.prompt, shot.seed) for shot in shots[:9]}) == 1
     assert shots[0].strengths == (("monet", 1.0), ("ghibli", 0.0))
     assert shots[8].strengths == (("monet", 0.0), ("ghibli", 1.0))
@@ -67,13 +67,13 @@ def test_a_sweep_is_averaged_over_the_scenes_and_must_rise():
     manners = np.zeros((18, 5))
     manners[:, 2], manners[:, 4] = 1 - share, share
     seen = Reading(np.zeros((18, 4)), np.zeros((18, 3)), np.zeros((18, 5)), manners)
-    curve = report.sweep_curve("monet", "ghibli", seen)
+    curve = measures.sweep_curve("monet", "ghibli", seen)
     np.testing.assert_allclose(curve, np.linspace(0.1, 0.8, 9))
-    assert all(row.holds for row in report.sweep_rows("monet", "ghibli", curve))
+    assert all(row.holds for row in measures.sweep_rows("monet", "ghibli", curve))
     bumpy = curve.copy()
     bumpy[4] = bumpy[3] - 0.01
-    assert [row.holds for row in report.sweep_rows("monet", "ghibli", bumpy)] == [True, False]
-    assert not any(row.holds for row in report.sweep_rows("monet", "ghibli", curve[::-1]))
+    assert [row.holds for row in measures.sweep_rows("monet", "ghibli", bumpy)] == [True, False]
+    assert not any(row.holds for row in measures.sweep_rows("monet", "ghibli", curve[::-1]))
 
 
 def test_spearman():
@@ -85,7 +85,7 @@ def test_spearman():
 
 def test_psnr():
     black = np.zeros((2, 4, 4, 3), np.uint8)
-    assert report.psnr(black + np.uint8(51), black) == pytest.approx(20 * math.log10(5))
+    assert measures.psnr(black + np.uint8(51), black) == pytest.approx(20 * math.log10(5))
 
 
 def test_a_quick_look_is_not_the_whole_table():
