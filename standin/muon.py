@@ -1,9 +1,9 @@
 """The optimiser of the stand-in's recipe: Muon for weight matrices and convolutions, AdamW for the rest.
 
 Muon (Jordan et al., 2024): momentum, orthogonalised by a polynomial iteration, so that every direction of a weight
-learns at one pace. On the autoencoder it passed in 50 s what AdamW had not reached in three times as long (23.3
-against 17.9 dB), and two cores have no time to lose. torch.optim.Muon takes matrices only; here a convolution is a
-matrix of out x (in * height * width).
+learns at one pace. In 50 s on two cores the autoencoder's first stage came to 23.3 dB with it and to 17.9 dB with AdamW
+(one run each, one learning rate each). torch.optim.Muon takes matrices only; here a convolution is a matrix of
+out x (in * height * width).
 """
 
 from __future__ import annotations
