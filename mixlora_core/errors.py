@@ -25,3 +25,7 @@ class TensorError(AdapterError):
 
 class NoMatchError(AdapterError):
     """A file of which nothing belongs to the model: applying it would silently do nothing."""
+
+
+class CompositionError(AdapterError):
+    """A composition that cannot be run as asked: no adapters, an impossible timetable, weights that say nothing."""

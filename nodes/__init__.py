@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .composite import ApplyLoRAComposite, LoRACompositeSampler
+from .encode_text import EncodeTextPerLoRA
 from .mix_weights import MixLoRAWeights
 from .style_lora import LoadStyleLoRA
+from .switch import ApplyLoRASwitch, LoRASwitchSampler
 
-NODES: tuple[type[io.ComfyNode], ...] = (LoadStyleLoRA, MixLoRAWeights)
+NODES: tuple[type[io.ComfyNode], ...] = (
+    LoadStyleLoRA,
+    MixLoRAWeights,
+    LoRASwitchSampler,
+    ApplyLoRASwitch,
+    LoRACompositeSampler,
+    ApplyLoRAComposite,
+    EncodeTextPerLoRA,
+)
 
 
 class MixLoRAExtension(ComfyExtension):

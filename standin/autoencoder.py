@@ -1,8 +1,7 @@
 """The stand-in's autoencoder: TAESD's layout (which ComfyUI loads as an SD v1.5 VAE), trained from nothing.
 
 Blocks that a stage leaves out are the identity (their last convolution is zero), so they cost nothing while they rest
-and join later without a jolt; the encoder keeps one block a level for good. A pixel loss alone averages brush strokes
-away, so the local spectrum counts too.
+and join later without a jolt. A pixel loss alone averages brush strokes away, so the local spectrum counts too.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from .muon import Optimiser
 from .scenes import SIZE
-from .workshop import EVERY_STYLE, Run, pictures, render_all, to_tensor
+from .workshop import EVERY_STYLE, Run, half_precision, pictures, render_all, to_tensor
 
 log = logging.getLogger(__name__)
 
@@ -28,22 +27,21 @@ CROP = 64
 LATENT_NOISE = 0.05
 Coder = Callable[[Tensor], Tensor]
 
-_ENCODER_BLOCKS = frozenset({1, 4, 7})  # one after each halving; block 0 would work at full size
-
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the training: how many steps, which of the decoder's ten blocks work, is the encoder trained."""
+    """A part of the training: how many steps, which of the ten blocks of encoder and decoder work."""
 
     steps: int
+    encoder_blocks: frozenset[int]
     decoder_blocks: frozenset[int]
-    train_encoder: bool
     matrix_lr: float
     spectrum: float
 
 
-LEAN = Stage(2000, frozenset({0, 3, 6}), True, 0.02, 0.02)
-SHARP = Stage(700, frozenset({0, 1, 3, 4, 6, 9}), False, 0.01, 0.05)
+# Blocks 1, 4, 7 of the encoder follow a halving, block 0 would work at full size; the decoder's last is block 9.
+LEAN = Stage(2000, frozenset({1, 4, 7}), frozenset({0, 3, 6}), 0.02, 0.02)
+SHARP = Stage(1800, frozenset({1, 4, 5, 7, 8}), frozenset({0, 1, 3, 4, 6, 9}), 0.015, 0.05)
 
 
 def new_autoencoder() -> nn.Module:
@@ -67,8 +65,7 @@ def new_autoencoder() -> nn.Module:
 def train_autoencoder(stage: Stage, model: nn.Module, work: Path, name: str, seed: int = 0) -> None:
     """Trains `model` in place through one stage; the state lies in `work`/`name`.safetensors."""
     rendered = render_all(pictures(2400, seed=1, shares=EVERY_STYLE), work / "autoencoder-pictures.npy")
-    model.taesd_encoder.requires_grad_(stage.train_encoder)
-    encode, decode = coders(model, stage.decoder_blocks)
+    encode, decode = coders(model, stage)
     optimiser = Optimiser(model, stage.matrix_lr, 2e-3, stage.steps)
     run = Run(work / f"{name}.safetensors", stage.steps, seed, optimiser, model.state_dict, model.load_state_dict)
     began = time.monotonic()
@@ -78,11 +75,12 @@ def train_autoencoder(stage: Stage, model: nn.Module, work: Path, name: str, see
         top, left = torch.randint(SIZE - CROP + 1, (2,), generator=random).tolist()
         clean = to_tensor(rendered[chosen, top : top + CROP, left : left + CROP])
         clean = clean.contiguous(memory_format=torch.channels_last)
-        with torch.set_grad_enabled(stage.train_encoder):
-            latent = encode(clean)
+        with half_precision():
+            latent = encode(clean).float()
         noisy = latent + LATENT_NOISE * torch.randn(latent.shape, generator=random)
-        seen = decode(noisy)
-        loss = difference(seen, clean, stage.spectrum) + 1e-3 * (latent.mean().abs() + (latent.std() - 1).abs())
+        with half_precision():
+            seen = decode(noisy).float()
+        loss = difference(seen, clean, stage.spectrum) + 1e-2 * unevenness(latent)
         loss.backward()
         optimiser.step(step)
         if step % 100 == 99:
@@ -92,9 +90,10 @@ def train_autoencoder(stage: Stage, model: nn.Module, work: Path, name: str, see
             log.info("%s %d/%d loss %.4f psnr %.1f dB %.2f s a step", *what)
 
 
-def coders(model: Any, decoder_blocks: frozenset[int]) -> tuple[Coder, Coder]:
+def coders(model: Any, stage: Stage = SHARP) -> tuple[Coder, Coder]:
     """Encoder and decoder that skip resting blocks: pictures (n, 3, h, w) in 0..1 <-> raw latents (n, 4, h/8, w/8)."""
-    return _skipping(model.taesd_encoder, _ENCODER_BLOCKS), _skipping(model.taesd_decoder, decoder_blocks)
+    encoder, decoder = model.taesd_encoder, model.taesd_decoder
+    return _skipping(encoder, stage.encoder_blocks), _skipping(decoder, stage.decoder_blocks)
 
 
 def difference(seen: Tensor, clean: Tensor, spectrum: float) -> Tensor:
@@ -103,6 +102,12 @@ def difference(seen: Tensor, clean: Tensor, spectrum: float) -> Tensor:
     edges = F.l1_loss(across(seen), across(clean)) + F.l1_loss(down(seen), down(clean))
     pixels = F.l1_loss(seen, clean) + F.mse_loss(seen, clean)
     return pixels + 0.5 * edges + spectrum * F.l1_loss(_amplitudes(seen), _amplitudes(clean))
+
+
+def unevenness(latent: Tensor) -> Tensor:
+    """How far the channels are from mean 0 and deviation 1: diffusion begins at noise that knows no other mean."""
+    deviation, mean = torch.std_mean(latent, dim=(0, 2, 3))
+    return mean.abs().mean() + (deviation - 1).abs().mean()
 
 
 def _amplitudes(picture: Tensor, window: int = 16) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .autoencoder import coders
 from .muon import Optimiser
 from .text_encoder import encode, load_clip, text_encoder
-from .workshop import Average, Run, pictures, render_all, save_tensors, to_tensor
+from .workshop import Average, Run, half_precision, pictures, render_all, save_tensors, to_tensor
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,8 @@ class Plan:
 
 
 STAGES = (
-    Plan("base", steps=460, matrix_lr=0.02, other_lr=1e-3, decay=0.8, balance_from=200, balance_limit=16.0),
-    Plan("base-fine", steps=500, matrix_lr=0.01, other_lr=5e-4),
+    Plan("base", steps=400, matrix_lr=0.02, other_lr=1e-3, decay=0.8, balance_from=60, balance_limit=32.0),
+    Plan("base-fine", steps=400, matrix_lr=0.01, other_lr=5e-4),
 )
 
 
@@ -131,7 +131,9 @@ def train_stage(plan: Plan, unet: nn.Module, autoencoder: nn.Module, work: Path,
         kept = schedule[times].view(-1, 1, 1, 1)
         noised = kept.sqrt() * latents[chosen] + (1 - kept).sqrt() * noise
         noised = noised.contiguous(memory_format=torch.channels_last)
-        error = (unet(noised, times.float(), context=context) - noise).square().mean((1, 2, 3))
+        with half_precision():
+            predicted = unet(noised, times.float(), context=context).float()
+        error = (predicted - noise).square().mean((1, 2, 3))
         (error * loss_weights(plan, step, kept.flatten())).mean().backward()
         optimiser.step(step)
         average.update(step)
@@ -196,7 +198,7 @@ def latent_statistics(work: Path) -> tuple[float, float]:
 
 def encode_pictures(autoencoder: nn.Module, rendered) -> Tensor:
     """uint8 pictures to raw latents, without the blocks that rest."""
-    encoder, _ = coders(autoencoder, frozenset())
+    encoder, _ = coders(autoencoder)
     with torch.no_grad():
         batches = (to_tensor(rendered[start : start + 32]) for start in range(0, len(rendered), 32))
         parts = [encoder(batch.contiguous(memory_format=torch.channels_last)) for batch in batches]

@@ -43,23 +43,23 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest matrix with all singular values about 1, by a polynomial iteration in fp32.
+    """The nearest matrix with all singular values about 1, by a polynomial iteration.
 
-    Every iterate is (a polynomial of X X^T) X, so the iteration runs on the small square X X^T alone: for a 3 x 3
-    convolution that is a quarter of the work.
+    In bfloat16 where the processor multiplies it natively: the iteration forgives rounding (Jordan et al.), and it is
+    half the time of a step.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
-    x = x / (x.norm() * 1.02 + 1e-7)
-    gram = x @ x.T
-    factor = torch.eye(len(x), device=x.device)
+    x = (x / (x.norm() * 1.02 + 1e-7)).to(torch.bfloat16 if native_bfloat16() else torch.float32)
     for a, b, c in _POLYNOMIALS:
-        polynomial = torch.addmm(b * gram, gram, gram, alpha=c)
-        polynomial.diagonal().add_(a)
-        factor = polynomial @ factor
-        gram = polynomial @ gram @ polynomial
-    x = factor @ x
-    return x.T if tall else x
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+def native_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself (AVX512-BF16 or AMX); others would be slower with it."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 class Optimiser:

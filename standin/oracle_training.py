@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
-from .autoencoder import SHARP, coders
+from .autoencoder import coders
 from .muon import Optimiser
 from .oracle import HEADS, MANNERS, TRAINING_SEED, WEIGHTS, Oracle, Reading, new_network
 from .scenes import LANDS, OBJECTS, SIZE, TIMES
@@ -135,7 +135,7 @@ def _decoded(autoencoder: nn.Module, rendered: np.ndarray, cache: Path) -> np.nd
     """The pictures after encoder and decoder, uint8; kept in `cache` for a resumed run."""
     if cache.exists() and len(kept := np.load(cache)) == len(rendered):
         return kept
-    encode, decode = coders(autoencoder, SHARP.decoder_blocks)
+    encode, decode = coders(autoencoder)
     seen = [decode(encode(to_tensor(rendered[start : start + 16]))) for start in range(0, len(rendered), 16)]
     decoded = torch.cat(seen).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
     with atomic(cache) as path, path.open("wb") as file:

@@ -48,12 +48,9 @@ def train_autoencoder_stage(work: Path):
 
 def train_base_stage(work: Path) -> dict:
     """The UNet on the autoencoder's latents; returns its weights."""
-    from .autoencoder import LEAN, new_autoencoder, train_autoencoder
     from .base import train_base
 
-    model = new_autoencoder()
-    train_autoencoder(LEAN, model, work, "autoencoder-lean")  # the second stage leaves the encoder alone
-    return train_base(model, work)
+    return train_base(train_autoencoder_stage(work), work)
 
 
 def write_weights(work: Path) -> None:

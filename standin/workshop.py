@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .muon import Optimiser
+from .muon import Optimiser, native_bfloat16
 from .scenes import Scene, draw, random_scene
 from .styles import STYLES, TRIGGERS, paint, painterly
 
@@ -70,6 +70,11 @@ def render_all(chosen: list[Picture], cache: Path) -> np.ndarray:
     with atomic(cache) as path, path.open("wb") as file:
         np.save(file, rendered)
     return rendered
+
+
+def half_precision() -> torch.autocast:
+    """Forward passes in bfloat16 where the processor multiplies it natively, about twice as fast; else as they are."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=native_bfloat16())
 
 
 def to_tensor(rendered: np.ndarray) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import comfy.model_management
 import comfy.ops
+import comfy.sample
 import comfy.sd
 import comfy.sd1_clip
 import comfy.utils
@@ -146,3 +147,24 @@ def patched_weights(owner, keys: Iterable[str] | None = None) -> dict[str, torch
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two tensors hold the same bytes; also tells -0.0 from 0.0."""
     return a.shape == b.shape and a.dtype == b.dtype and a.numpy(force=True).tobytes() == b.numpy(force=True).tobytes()
+
+
+def sample(model, positive=None, negative=None, *, steps=4, cfg=2.0, sampler="euler", scheduler="normal", batch=1,
+           side=8, latent=None, **options):  # fmt: skip
+    """A latent from ComfyUI's own sampling; conditionings default to two different random texts.
+
+    It starts from random noise, or goes on from a `latent`.
+    """
+    noise = torch.randn(batch, 4, side, side, generator=torch.Generator().manual_seed(5))
+    if latent is not None:
+        noise, options["disable_noise"] = torch.zeros_like(noise), True
+    latent = torch.zeros_like(noise) if latent is None else latent
+    positive, negative = positive or text(6), negative or text(7)
+    return comfy.sample.sample(
+        model, noise, steps, cfg, sampler, scheduler, positive, negative, latent, disable_pbar=True, seed=5, **options
+    )
+
+
+def text(seed: int, width: int = 768, **fields) -> list:
+    """A CONDITIONING of random numbers."""
+    return [[torch.randn(1, 77, width, generator=torch.Generator().manual_seed(seed)), fields]]

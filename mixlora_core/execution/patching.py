@@ -1,7 +1,7 @@
-"""How coefficients reach a live ComfyUI model. The only file that touches ModelPatcher, MODEL and CLIP.
+"""Coefficients that hold for a whole run: ComfyUI's own patches on a clone of a MODEL or CLIP.
 
-Everything goes through ComfyUI's own patches on a clone: unloading, low VRAM, fp8 and every family stay ComfyUI's
-business, the connected model and its other clones never see anything.
+Unloading, low VRAM, fp8 and every family stay ComfyUI's business; the connected model and its other clones never see
+anything.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from .adapter import Patch, PatchKey, Target
-from .energy import WeightOf
+from ..adapter import Patch, PatchKey, Target
+from ..energy import WeightOf
 
 Strengths = float | Mapping[PatchKey, float]
 """One strength for all weights of an adapter, or one for each."""

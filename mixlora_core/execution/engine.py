@@ -1,0 +1,250 @@
+"""Runs a composition on a live ComfyUI model: step from sigma -> branches -> executor -> one prediction.
+
+ComfyUI keeps its whole part: samplers, masks and areas, ControlNet, batching by free memory, previews, interrupt. A
+branch is a copy of the conditionings; ComfyUI itself averages conditionings of one list, which is the fusion.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from .. import fusion
+from ..adapter import Adapter
+from ..composition import Branch, Composition
+from ..errors import CompositionError
+from ..schedule import step_of
+from .bank import Bank, kept
+from .rows import Rows, RowsBank, low_rank
+from .swap import Swap, writable
+
+AUTOMATIC, SWAP, ROWS = "automatic", "swap", "rows"
+TEXT = "mixlora_text"
+"""Key of a conditioning that is meant for one adapter only: (index, number of adapters)."""
+
+_PREFIX = "mixlora."
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """An adapter of the stack and how strongly it speaks where the composition lets it."""
+
+    adapter: Adapter
+    strength: float
+
+
+def attach(
+    model: Any,
+    voices: Sequence[Voice],
+    composition: Composition,
+    executor: str = AUTOMATIC,
+    branches_at_once: int | None = None,
+) -> Any:
+    """A clone of a MODEL that any sampler runs with the composition; the model itself is not changed.
+
+    `executor` is AUTOMATIC, SWAP or ROWS; ROWS needs plain low-rank adapters. `branches_at_once` limits how many
+    branches share a batch (None: as many as memory allows). Raises CompositionError for what cannot be run.
+    """
+    strengths = [voice.strength for voice in voices]
+    if len(voices) != composition.adapters:
+        raise CompositionError(f"The composition is for {composition.adapters} LoRAs, the stack has {len(voices)}.")
+    if not all(math.isfinite(strength) for strength in strengths):
+        raise CompositionError(f"strength_model is {strengths}; expected finite numbers.")
+    adapters = [voice.adapter for voice in voices]
+    executor = _chosen(executor, model, adapters, composition)
+    dtype = model.model.manual_cast_dtype or model.model.get_dtype()
+    make = (lambda: RowsBank(adapters, dtype)) if executor == ROWS else (lambda: Bank(adapters))
+    bank = kept(model, (executor, dtype), adapters, make)
+    clone = model.clone()
+    engine = _Engine(f"{_PREFIX}{uuid.uuid4()}", bank.model, strengths, composition, executor, branches_at_once)
+    clone.set_additional_models(engine.key, [bank])
+    clone.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, engine.key, engine.sample)
+    clone.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, engine.key, engine.predict)
+    if executor == ROWS:
+        clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, engine.key, engine.forward)
+    return clone
+
+
+def _chosen(executor: str, model: Any, adapters: Sequence[Adapter], composition: Composition) -> str:
+    """Which executor runs this; the reasons are measured in docs/performance.md."""
+    names = {key if isinstance(key, str) else key[0] for adapter in adapters for key in adapter.model_patches}
+    can = {ROWS: low_rank(model.model, adapters), SWAP: writable(model.model, names)}
+    composed = any(key.startswith(_PREFIX) for key in model.wrappers.get(WrappersMP.CALC_COND_BATCH, {}) if key)
+    if executor == AUTOMATIC:
+        alone = len(composition.branches(0, composition.adapters)) == 1
+        executor = SWAP if alone and can[SWAP] and not composed and not model.model.model_lowvram else ROWS
+        executor = executor if can[executor] else SWAP
+    if not can[executor]:
+        why = "a LoRA is not plain low-rank" if executor == ROWS else "a weight of the model is quantised"
+        raise CompositionError(f"The executor {executor!r} cannot run this: {why}. Use LoRA files of the LoRA family.")
+    if executor == SWAP and composed:
+        raise CompositionError(
+            "The model already has a composition, and these LoRAs (not all plain low-rank) would rewrite the same "
+            "weights. Put all LoRAs into one stack, or use LoRA files of the LoRA family."
+        )
+    return executor
+
+
+@dataclass(eq=False)
+class _Run:
+    """What one sampling run knows: the noise levels of its steps, the executor's state, how much fits in a batch."""
+
+    sigmas: Sequence[float]
+    executor: Swap | Rows
+    at_once: int
+
+    @property
+    def steps(self) -> int:
+        return max(len(self.sigmas) - 1, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Engine:
+    """One composition on one clone. Holds nothing that changes: what a run knows travels in its own options."""
+
+    key: str
+    bank: torch.nn.Module
+    strengths: Sequence[float]
+    composition: Composition
+    kind: str
+    branches_at_once: int | None
+
+    def sample(self, execute: Any, guider: Any, sigmas: Tensor, extra_args: dict, *args: Any, **kwargs: Any) -> Any:
+        """Around a sampler: opens a run, and puts everything back whatever happens."""
+        options = extra_args["model_options"]["transformer_options"]
+        run = options[self.key] = self._open(sigmas)
+        try:
+            return execute(guider, sigmas, extra_args, *args, **kwargs)
+        finally:
+            self._close(run, guider.inner_model)
+
+    def predict(
+        self, execute: Any, model: Any, conds: list, x: Tensor, timestep: Tensor, model_options: dict
+    ) -> list[Tensor]:
+        """Around the predictions of one model call: one for each list of conditionings, fused over the branches."""
+        options = model_options.get("transformer_options", {})
+        run = options.get(self.key)
+        if run is not None:
+            return self._fused(run, execute, model, conds, x, timestep, model_options)
+        run = self._open(options.get("sample_sigmas"))  # another pack calls the model without one of ComfyUI's samplers
+        try:
+            model_options = {**model_options, "transformer_options": {**options, self.key: run}}
+            return self._fused(run, execute, model, conds, x, timestep, model_options)
+        finally:
+            self._close(run, model)
+
+    def forward(self, execute: Any, x: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Around the forward of one batch, for rows: every chunk of it gets its branch's coefficients."""
+        options = kwargs.get("transformer_options") or args[3]
+        run, chunks = options.get(self.key), options.get("uuids", ())
+        spoken = [chunk.coefficients.get(self.key) for chunk in chunks if isinstance(chunk, _BranchId)]
+        if run is None or not spoken:
+            return execute(x, t, *args, **kwargs)  # not one of this composition's predictions
+        if len(spoken) != len(chunks) or len(x) % len(chunks):
+            raise CompositionError(
+                f"A batch of {len(x)} rows came for {len(chunks)} conditionings of a LoRA composition. Another node "
+                "splits or joins batches between the sampler and the model; remove it from this graph."
+            )
+        if not any(map(any, spoken)):
+            return execute(x, t, *args, **kwargs)
+        with run.executor.speaking(execute.class_obj, spoken, len(x) // len(chunks)):
+            return execute(x, t, *args, **kwargs)
+
+    def _open(self, sigmas: Tensor | None) -> _Run:
+        levels = [] if sigmas is None else sigmas.tolist()
+        self.composition.check(max(len(levels) - 1, 1)) if levels else None
+        executor = Rows(self.bank) if self.kind == ROWS else Swap(self.bank)
+        return _Run(levels, executor, self.branches_at_once or self.composition.adapters)
+
+    def _close(self, run: _Run, model: Any) -> None:
+        if isinstance(run.executor, Swap):
+            run.executor.restore(model)
+
+    def _fused(
+        self, run: _Run, execute: Any, model: Any, conds: list, x: Tensor, timestep: Tensor, model_options: dict
+    ) -> list[Tensor]:
+        """Predictions for each list of conditionings, the branches in as few batches as memory allows."""
+        branches = self._distinct(self.composition.branches(self._step(run, timestep), run.steps), conds)
+        done: list[list[Tensor]] = []
+        weights: list[float] = []
+        while branches:
+            some = branches[: run.at_once if self.kind == ROWS else 1]
+            if self.kind == SWAP:
+                run.executor.speak(model, some[0].coefficients)
+            lists = [None if entries is None else self._copies(entries, some) for entries in conds]
+            try:
+                done.append(execute(model, lists, x, timestep, model_options))
+            except comfy.model_management.OOM_EXCEPTION:
+                if len(some) == 1:
+                    raise
+                run.at_once = len(some) // 2
+                logging.warning("MixLoRA: out of memory; going on with %d branches in a batch.", run.at_once)
+                comfy.model_management.soft_empty_cache()
+                continue
+            weights.append(sum(branch.weight for branch in some))
+            branches = branches[len(some) :]
+        return [fusion.mean(parts, weights) for parts in zip(*done, strict=True)]
+
+    def _distinct(self, branches: Sequence[Branch], conds: list) -> list[Branch]:
+        """Branches with strengths in their coefficients, each once: two adapters of strength 0 predict the same."""
+        own_texts = any(TEXT in entry for entries in conds for entry in entries or ())
+        weights: dict[tuple, float] = {}
+        for branch in branches:
+            what = (self._coefficients(branch), branch.text if own_texts else None)
+            weights[what] = weights.get(what, 0.0) + branch.weight
+        return [Branch(coefficients, weight, text) for (coefficients, text), weight in weights.items()]
+
+    def _step(self, run: _Run, timestep: Tensor) -> int:
+        if not self.composition.depends_on_step:
+            return 0
+        if not run.sigmas:
+            raise CompositionError(
+                "The sampler does not say its noise levels (sample_sigmas), so the step cannot be found. Use one of "
+                "ComfyUI's samplers, or LoRA Composite, which needs no step."
+            )
+        return step_of(float(timestep.max()), run.sigmas)
+
+    def _coefficients(self, branch: Branch) -> tuple[float, ...]:
+        return tuple(c * strength for c, strength in zip(branch.coefficients, self.strengths, strict=True))
+
+    def _copies(self, entries: Sequence[Mapping[str, Any]], branches: Sequence[Branch]) -> list[dict[str, Any]]:
+        """Each branch's own conditionings, marked as its own and weighed as it is."""
+        even = len({branch.weight for branch in branches}) == 1
+        copies = []
+        for branch in branches:
+            for entry in entries:
+                text, count = entry.get(TEXT, (branch.text, len(self.strengths)))
+                if count != len(self.strengths):
+                    raise CompositionError(
+                        f"The text was encoded for a stack of {count} LoRAs, this one has {len(self.strengths)}. "
+                        "Connect the same stack to the text encoder and to the sampler."
+                    )
+                if text == branch.text:
+                    weight = {} if even else {"strength": entry.get("strength", 1.0) * branch.weight}
+                    name = _BranchId(entry["uuid"], self.key, branch.coefficients)
+                    copies.append({**entry, **weight, "uuid": name})
+        return copies
+
+
+class _BranchId(uuid.UUID):
+    """Names a branch's copy of a conditioning, the same in every step, and says what is spoken in its rows.
+
+    ComfyUI tells a forward whose rows it has only by these names.
+    """
+
+    coefficients: Mapping[str, tuple[float, ...]]
+    """Engine -> coefficients: compositions can stand around each other."""
+
+    def __init__(self, parent: uuid.UUID, engine: str, coefficients: tuple[float, ...]) -> None:
+        super().__init__(int=uuid.uuid5(parent, f"{engine} {coefficients}").int)
+        spoken = {**getattr(parent, "coefficients", {}), engine: coefficients}
+        object.__setattr__(self, "coefficients", spoken)  # a UUID forbids the ordinary way

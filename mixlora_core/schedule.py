@@ -1,0 +1,54 @@
+"""Which denoising step it is, and which adapter speaks in it. Pure: no torch, no ComfyUI."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from .errors import CompositionError
+
+AUTOMATIC = 0
+"""As a block's length: chosen from the number of steps."""
+
+PAPERS_SHARE = 20
+"""The paper's block is 5 of 100 steps (arXiv 2402.16843): one twentieth of the run."""
+
+_ROUNDING = 1e-4  # samplers compute sigmas again from their own clock; neighbouring steps are further apart than this
+
+
+def step_of(sigma: float, sigmas: Sequence[float]) -> int:
+    """The step (from 0) that a model call with noise level `sigma` belongs to.
+
+    `sigmas` are the n + 1 noise levels of n steps, falling. Step k owns the interval (sigmas[k + 1], sigmas[k]], so
+    that samplers which look ahead (heun, dpm_2, sde) are told by where they look, never by how often they call. A
+    sigma above the first belongs to step 0, one at or below the last to the last step.
+    """
+    above = bisect_right(sigmas, -sigma * (1 - _ROUNDING), key=lambda level: -level)  # levels at or above sigma
+    return max(0, min(above - 1, len(sigmas) - 2))
+
+
+def block_length(every: int, adapters: int, steps: int) -> int:
+    """How many steps a turn lasts: `every`, or for AUTOMATIC a twentieth of the run, at most steps / adapters.
+
+    Raises CompositionError for a negative `every`, and where AUTOMATIC cannot give every adapter a step.
+    """
+    if every < AUTOMATIC:
+        raise CompositionError(f"switch_every is {every}; expected 1 or more steps, or 0 for automatic.")
+    if every != AUTOMATIC:
+        return every
+    if adapters > steps:
+        raise CompositionError(
+            f"{adapters} LoRAs cannot each have a turn in {steps} steps. Use at least {adapters} steps or fewer LoRAs, "
+            "or set switch_every to 1: then the last ones never speak."
+        )
+    return max(1, min(round(steps / PAPERS_SHARE), steps // adapters))
+
+
+def timetable(order: Sequence[int], every: int, steps: int) -> tuple[int, ...]:
+    """Which adapter speaks in each step: `order` in turns of `every` steps, from the start again after its end.
+
+    LoRA Switch (arXiv 2402.16843): the adapter of step k is order[(k // every) mod N]. The paper's reference code
+    changes after a step instead of before it, which makes its first turn one step longer.
+    """
+    length = block_length(every, len(order), steps)
+    return tuple(order[(step // length) % len(order)] for step in range(steps))

@@ -1,0 +1,32 @@
+"""One prompt encoded once for each adapter, with that adapter's own text-encoder LoRA."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import execution
+from .adapter import TEXT_ENCODER_PREFIXES, match
+from .stack import StyleStack
+
+
+def encode_per_adapter(clip: Any, stack: StyleStack, prompt: str) -> list:
+    """A CONDITIONING with a part for each adapter of the stack, marked as that adapter's own.
+
+    Switch and Composite give each branch its adapter's part; samplers that know nothing of it average the parts. The
+    paper's code encodes once, with the first adapter's text encoder or all of them together. Raises AdapterError.
+    """
+    target, tokens = execution.clip_target(clip), clip.tokenize(prompt)
+    parts = []
+    plain = None
+    for index, entry in enumerate(stack.entries):
+        patches = {}
+        if any(name.startswith(TEXT_ENCODER_PREFIXES) for name in entry.file.tensors):
+            patches = match(entry.file, None, target).clip_patches
+        speaks = entry.strength_clip != 0 and patches
+        if speaks:
+            encoded = execution.patched(clip, [(patches, entry.strength_clip)]).encode_from_tokens_scheduled(tokens)
+        else:
+            encoded = plain = plain or clip.encode_from_tokens_scheduled(tokens)
+        mark = {execution.TEXT: (index, len(stack.entries))}
+        parts += [[states, {**fields, **mark}] for states, fields in encoded]
+    return parts

@@ -1,0 +1,95 @@
+"""LoRACompositeSampler and its twin: every LoRA predicts alone, the predictions are averaged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..mixlora_core.compose import composed
+from ..mixlora_core.composition import Composite
+from ..mixlora_core.numbers import decimals
+from ..mixlora_core.stack import StyleStack
+from ._sampling import KSamplerValues, gathered, ksampler_inputs, stack_inputs
+from ._schema import schema
+
+_ALIASES = ["lora composite", "multi lora", "lora guidance average", "compose loras"]
+
+
+def _weights_input() -> Any:
+    return io.String.Input(
+        "weights",
+        default="",
+        tooltip='How much each LoRA counts in the average, such as "2, 1, 1". Empty: all the same. This is not the '
+        "strength: it says how much of the picture a LoRA decides, not how far it goes.",
+    )
+
+
+def _composite(stack: StyleStack, weights: str) -> Composite:
+    return Composite(len(stack.entries), decimals(weights, "weights"))
+
+
+class LoRACompositeSampler(io.ComfyNode):
+    """KSampler with LoRA Composite."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return schema(
+            node_id="LoRACompositeSampler",
+            display_name="LoRA Composite Sampler",
+            category="MixLoRA/sampling",
+            description="KSampler in which every LoRA of a stack predicts alone in each step and the predictions are "
+            "averaged, so that no LoRA distorts another's weights. Costs up to N times as much.",
+            search_aliases=_ALIASES,
+            inputs=[
+                io.Model.Input("model", tooltip="The diffusion model, without these LoRAs."),
+                *ksampler_inputs(),
+                _weights_input(),
+                *stack_inputs(),
+            ],
+            outputs=[io.Latent.Output("latent", display_name="latent", tooltip="The denoised latent.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        weights: str,
+        stack: StyleStack | None = None,
+        lora_stack: list | None = None,
+        **ksampler: Any,
+    ) -> io.NodeOutput:
+        """Samples."""
+        stacked = gathered(stack, lora_stack)
+        return io.NodeOutput(KSamplerValues(**ksampler).sample(composed(model, stacked, _composite(stacked, weights))))
+
+
+class ApplyLoRAComposite(io.ComfyNode):
+    """LoRA Composite as a patch of the MODEL."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return schema(
+            node_id="ApplyLoRAComposite",
+            display_name="Apply LoRA Composite",
+            category="MixLoRA/sampling",
+            description="LoRA Composite for any sampler: the model that comes out averages the predictions of all "
+            "LoRAs of the stack wherever it is sampled.",
+            search_aliases=_ALIASES,
+            inputs=[
+                io.Model.Input("model", tooltip="The diffusion model. It is not changed; a patched clone comes out."),
+                _weights_input(),
+                *stack_inputs(),
+            ],
+            outputs=[io.Model.Output("model_out", display_name="model", tooltip="The model with the average.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, weights: str, stack: StyleStack | None = None, lora_stack: list | None = None
+    ) -> io.NodeOutput:
+        """Attaches the composition to a clone."""
+        stacked = gathered(stack, lora_stack)
+        return io.NodeOutput(composed(model, stacked, _composite(stacked, weights)))
