@@ -13,6 +13,7 @@ TITLE_HEIGHT, MARGIN, BLUE = 30, 20, "#3f789e"
 
 # Node type -> its sockets, in the order in which the editor draws them. A test compares them with the server's.
 Sockets = dict[str, str]
+_SAMPLED = {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"}
 SOCKETS: dict[str, tuple[Sockets, Sockets]] = {
     "MarkdownNote": ({}, {}),
     "CheckpointLoaderSimple": ({}, {"MODEL": "MODEL", "CLIP": "CLIP", "VAE": "VAE"}),
@@ -25,16 +26,26 @@ SOCKETS: dict[str, tuple[Sockets, Sockets]] = {
         {"model": "MODEL", "clip": "CLIP", "stack": "STYLE_STACK", "lora_stack": "LORA_STACK"},
         {"model": "MODEL", "clip": "CLIP", "report": "STRING"},
     ),
-    "PreviewAny": ({"source": "*"}, {}),
-    "CLIPTextEncode": ({"clip": "CLIP"}, {"CONDITIONING": "CONDITIONING"}),
-    "KSampler": (
-        {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"},
-        {"LATENT": "LATENT"},
+    "LoRASwitchSampler": (
+        {**_SAMPLED, "stack": "STYLE_STACK", "lora_stack": "LORA_STACK"},
+        {"latent": "LATENT", "timetable": "STRING", "timetable_picture": "IMAGE"},
     ),
+    "LoRACompositeSampler": (
+        {**_SAMPLED, "stack": "STYLE_STACK", "lora_stack": "LORA_STACK"},
+        {"latent": "LATENT"},
+    ),
+    "EncodeTextPerLoRA": (
+        {"clip": "CLIP", "stack": "STYLE_STACK", "lora_stack": "LORA_STACK"},
+        {"conditioning": "CONDITIONING"},
+    ),
+    "PreviewAny": ({"source": "*"}, {}),
+    "PreviewImage": ({"images": "IMAGE"}, {}),
+    "CLIPTextEncode": ({"clip": "CLIP"}, {"CONDITIONING": "CONDITIONING"}),
+    "KSampler": (_SAMPLED, {"LATENT": "LATENT"}),
     "VAEDecode": ({"samples": "LATENT", "vae": "VAE"}, {"IMAGE": "IMAGE"}),
     "SaveImage": ({"images": "IMAGE"}, {}),
 }
-OURS = {"LoadStyleLoRA", "MixLoRAWeights"}
+OURS = {"LoadStyleLoRA", "MixLoRAWeights", "LoRASwitchSampler", "LoRACompositeSampler", "EncodeTextPerLoRA"}
 
 
 class Socket(NamedTuple):

@@ -32,6 +32,7 @@ class Command(NamedTuple):
 
 
 TRAIN, REPORT = ["mixlora.standin.recipe"], ["mixlora.standin.report"]
+BENCH = ["mixlora.benchmarks.sampling"]
 DEMO, SERVE, WORKFLOWS, ARCHIVE = (["mixlora.tools." + name] for name in ("demo", "serve", "workflows", "archive"))
 
 COMMANDS = {
@@ -44,6 +45,7 @@ COMMANDS = {
     "workflows": Command("write example_workflows/*.json again", [WORKFLOWS]),
     "standin": Command("train the stand-in again from its seed (hours on a CPU)", [TRAIN], True, True),
     "standin-report": Command("measure the stand-in and print the table", [REPORT], True, True),
+    "bench": Command("measure the samplers against ComfyUI's own ways and print the table", [BENCH], True, True),
     "archive": Command("build the archive that the ComfyUI Registry would", [ARCHIVE]),
     "clean": Command("remove .venv, the fetched ComfyUI, caches and outputs", []),
     "help": Command("show this list", []),

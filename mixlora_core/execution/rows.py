@@ -1,13 +1,14 @@
 """Executor `rows`: every row of the batch has its own coefficients; weights stay as they are.
 
-y += c[row] * up(down(x)) beside each touched layer. All adapters are joined along their rank, so a layer costs two
-products whatever their number, and layers that read the same input (q, k, v) share the first.
+y += c[row] * up(down(x)) beside each touched layer, in one of two ways. Joined: all adapters as one along their rank,
+so that a layer costs two products whatever their number, and layers that read the same input (q, k, v) share the first;
+for a GPU, which waits for launches. Apart: only what a row's own adapters need; for a CPU, which waits for arithmetic.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,15 +22,19 @@ from ..adapter import Adapter
 
 _SHARED_INPUT = re.compile(r"(.*\.attn1)\.to_[qkv]|(.*\.attn2)\.to_[kv]")
 
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Layer:
-    """One touched layer: where its ranks lie in the group's product, and where its `up` is."""
+    """One touched layer: the group whose `down` it uses, and which ranks there are whose."""
 
     module: str
     group: int
     start: int
     end: int
+    ranks: dict[int, tuple[int, int]]
+    """Adapter -> its ranks within start .. end."""
 
 
 class RowsBank(nn.Module):
@@ -40,8 +45,6 @@ class RowsBank(nn.Module):
         self.layers: list[Layer] = []
         self.speakers: list[tuple[int, ...]] = []
         """For each group: which adapter each of its ranks belongs to."""
-        self.kernels: list[tuple[int, ...]] = []
-        """For each group: () for a linear layer, (in, height, width) for a convolution."""
         self.downs, self.ups = nn.ParameterList(), nn.ParameterList()
         groups: dict[str, list[str]] = {}
         for name in dict.fromkeys(key for adapter in adapters for key in adapter.model_patches):
@@ -55,14 +58,15 @@ class RowsBank(nn.Module):
         downs: list[Tensor] = []
         speakers: list[int] = []
         for name in names:
-            start, ups = len(speakers), []
+            start, ups, ranks = len(speakers), [], {}
             for index, adapter in enumerate(adapters):
-                if name in adapter.anatomies and name in adapter.model_patches:
+                if name in adapter.model_patches:
                     up, down, scale = adapter.anatomies[name].factors  # type: ignore[misc]  # `low_rank` was asked
                     downs.append(down.to(dtype))
                     ups.append((up.float() * scale).to(dtype))
+                    ranks[index] = (len(speakers), len(speakers) + len(down))
                     speakers += [index] * len(down)
-            self.layers.append(Layer(name.removesuffix(".weight"), len(self.downs), start, len(speakers)))
+            self.layers.append(Layer(name.removesuffix(".weight"), len(self.downs), start, len(speakers), ranks))
             self.ups.append(nn.Parameter(torch.cat(ups, 1), requires_grad=False))
         self.speakers.append(tuple(speakers))
         self.downs.append(nn.Parameter(torch.cat(downs), requires_grad=False))
@@ -82,20 +86,22 @@ def low_rank(model: nn.Module, adapters: Sequence[Adapter]) -> bool:
 
 @dataclass(eq=False)
 class Rows:
-    """The rows of one run. `speaking` holds during one forward."""
+    """The rows of one run. `joined` None: as is faster on the device."""
 
     bank: RowsBank
+    joined: bool | None = None
     _scales: dict[tuple, list[Tensor]] = field(default_factory=dict)
 
     @contextmanager
     def speaking(self, model: nn.Module, coefficients: Sequence[tuple[float, ...]], each: int) -> Iterator[None]:
         """Lets adapter i speak with coefficients[j][i] in the rows of chunk j; a chunk has `each` rows."""
-        forward = _Forward(self.bank, self._scaled(tuple(coefficients), each))
+        device = self.bank.downs[0].device
+        joined = device.type != "cpu" if self.joined is None else self.joined
+        way = _Joined(self.bank, self._scaled(tuple(coefficients), each)) if joined else _Apart(self.bank, coefficients)
         with ExitStack() as handles:
             for number, layer in enumerate(self.bank.layers):
                 module: Any = comfy.utils.get_attr(model, layer.module)  # found anew: loading may have replaced it
-                handle = module.register_forward_hook(forward.hook(number))
-                handles.callback(handle.remove)
+                handles.callback(module.register_forward_hook(way.hook(number)).remove)
             yield
 
     def _scaled(self, coefficients: tuple[tuple[float, ...], ...], each: int) -> list[Tensor]:
@@ -104,51 +110,74 @@ class Rows:
         key = (coefficients, each, device)
         if key not in self._scales:
             rows = torch.tensor(coefficients, dtype=dtype, device=device).repeat_interleave(each, 0)
-            places: dict[tuple[int, ...], Tensor] = {}
-            for speakers in self.bank.speakers:
-                if speakers not in places:
-                    places[speakers] = rows[:, torch.tensor(speakers, device=device)]
-            self._scales[key] = [places[speakers] for speakers in self.bank.speakers]
+            places = {speakers: torch.tensor(speakers, device=device) for speakers in set(self.bank.speakers)}
+            scales = {speakers: rows[:, place] for speakers, place in places.items()}
+            self._scales[key] = [scales[speakers] for speakers in self.bank.speakers]
         return self._scales[key]
 
 
-class _Forward:
-    """What the hooks of one forward share: the last product of `down`, for q, k and v come one after the other."""
+class _Joined:
+    """The hooks of one forward; they share the last product of `down`, for q, k and v come one after the other."""
 
     def __init__(self, bank: RowsBank, scales: Sequence[Tensor]) -> None:
         self.bank, self.scales = bank, scales
         self.group, self.input, self.product = -1, torch.empty(0), torch.empty(0)
 
-    def hook(self, number: int) -> Any:
+    def hook(self, number: int) -> Hook:
         layer, up = self.bank.layers[number], self.bank.ups[number].data
 
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             x, channels = inputs[0], 1 if isinstance(module, nn.Conv2d) else -1
             if layer.group != self.group or x is not self.input:
-                self.group, self.input, self.product = layer.group, x, self._down(module, x, layer.group)
-            own = self.product.narrow(channels, layer.start, layer.end - layer.start)
-            return _convolved(output, own, up) if channels == 1 else _multiplied(output, own, up)
+                self.group, self.input, self.product = layer.group, x, self._scaled_down(module, x, layer.group)
+            return _up(module, output, self.product.narrow(channels, layer.start, layer.end - layer.start), up, 1.0)
 
         return add
 
-    def _down(self, module: nn.Module, x: Tensor, group: int) -> Tensor:
-        down, scale = self.bank.downs[group].data.to(x.dtype), self.scales[group].to(x.dtype)
-        if len(scale) != len(x):  # a model that folds frames or views into its batch
-            scale = scale.repeat_interleave(len(x) // len(scale), 0)
-        if isinstance(module, nn.Conv2d):
-            kernel = down.view(len(down), x.shape[1], *module.kernel_size)
-            product = F.conv2d(x, kernel, None, module.stride, module.padding, module.dilation)
-            return product.mul_(scale[:, :, None, None])
-        return F.linear(x, down).mul_(scale.view(len(x), *[1] * (x.dim() - 2), -1))
+    def _scaled_down(self, module: nn.Module, x: Tensor, group: int) -> Tensor:
+        product, scale = _down(module, x, self.bank.downs[group].data), self.scales[group].to(x.dtype)
+        scale = scale.repeat_interleave(len(x) // len(scale), 0)  # some models fold frames or views into the batch
+        inner = [1] * (x.dim() - 2)
+        shape = (*scale.shape, *inner) if isinstance(module, nn.Conv2d) else (len(scale), *inner, -1)
+        return product.mul_(scale.view(shape))
 
 
-def _convolved(output: Tensor, product: Tensor, up: Tensor) -> Tensor:
-    return output.add_(F.conv2d(product, up[:, :, None, None].to(output.dtype)))
+class _Apart:
+    """The hooks of one forward; each chunk of rows meets its own adapters only."""
+
+    def __init__(self, bank: RowsBank, coefficients: Sequence[tuple[float, ...]]) -> None:
+        self.bank, self.coefficients = bank, coefficients
+
+    def hook(self, number: int) -> Hook:
+        layer, up = self.bank.layers[number], self.bank.ups[number].data
+        down = self.bank.downs[layer.group].data
+
+        def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            chunks = zip(inputs[0].chunk(len(self.coefficients)), output.chunk(len(self.coefficients)), strict=True)
+            for (x, part), coefficients in zip(chunks, self.coefficients, strict=True):
+                for adapter, (first, end) in layer.ranks.items():
+                    if coefficients[adapter]:
+                        own = up[:, first - layer.start : end - layer.start]
+                        _up(module, part, _down(module, x, down[first:end]), own, coefficients[adapter])
+            return output
+
+        return add
 
 
-def _multiplied(output: Tensor, product: Tensor, up: Tensor) -> Tensor:
+def _down(module: nn.Module, x: Tensor, down: Tensor) -> Tensor:
+    if isinstance(module, nn.Conv2d):
+        kernel = down.to(x.dtype).view(len(down), x.shape[1], *module.kernel_size)
+        return F.conv2d(x, kernel, None, module.stride, module.padding, module.dilation)
+    return F.linear(x, down.to(x.dtype))
+
+
+def _up(module: nn.Module, output: Tensor, product: Tensor, up: Tensor, coefficient: float) -> Tensor:
+    """Adds coefficient * up(product) to `output`, in one operation where its memory allows."""
     up = up.to(output.dtype)
+    if isinstance(module, nn.Conv2d):
+        return output.add_(F.conv2d(product, up[:, :, None, None]), alpha=coefficient)
     if not output.is_contiguous():
-        return output.add_(F.linear(product, up))
-    output.view(-1, output.shape[-1]).addmm_(product.reshape(-1, product.shape[-1]), up.t())  # product and sum in one
+        return output.add_(F.linear(product, up), alpha=coefficient)
+    flat = product.reshape(-1, product.shape[-1])
+    output.view(-1, output.shape[-1]).addmm_(flat, up.t(), alpha=coefficient)
     return output

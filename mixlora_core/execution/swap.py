@@ -69,7 +69,7 @@ class Swap:
 
 
 def _add(weight: Tensor, speaking: Speaking, name: str, out: Tensor) -> None:
-    """Writes weight + sum of c * dW into `out`, with the operations, order and rounding of ComfyUI's own LoRA patches."""
+    """Writes weight + sum of c * dW into `out`, in the operations, order and rounding of ComfyUI's own LoRA patches."""
     if weight.dtype == torch.float32 and all(part.factors is not None for _, _, part in speaking):
         for coefficient, _, part in speaking:
             torch.add(weight, _change(part, coefficient, weight), out=out)

@@ -276,6 +276,29 @@ def test_rows_equal_swap_for_any_composition(three, models, sd15, methods, drawn
     assert ((rows - swap).norm() / swap.norm()).item() < 1e-4
 
 
+@pytest.mark.parametrize("joined", [False, True])
+def test_both_ways_of_rows_equal_swap(joined, loras, models, compose, methods, monkeypatch):
+    """Joined along the rank (GPU) and apart (CPU), on linear layers, shared q k v, convolutions, several ranks."""
+    import functools
+
+    from mixlora.mixlora_core.execution import engine, rows
+    from mixlora.mixlora_core.stack import StyleStack
+
+    names = ["LoCon", "LoRA", "lora_A/B"]
+    files = [loras.save(f"f{i}", family, seed=i, size=0.1) for i, family in enumerate(names)]
+    twin = models.SQUARE.replace("to_q", "to_v")  # reads what to_q reads
+    wide = {
+        f"{models.SQUARE}.lora_up.weight": torch.randn(320, 9) * 0.1,
+        f"{models.SQUARE}.lora_down.weight": torch.randn(9, 320) * 0.1,
+    }
+    wide |= {key.replace(models.SQUARE, twin): value.flip(0) for key, value in wide.items()}
+    stack = StyleStack().plus([(name, 0.7, 0.0) for name in [*files, loras.save("wide", wide)]])
+    monkeypatch.setattr(engine, "Rows", functools.partial(rows.Rows, joined=joined))
+    for composition in (methods.Composite(4), methods.Merge(4)):
+        ours, theirs = (models.sample(compose(stack, composition, kind), batch=2) for kind in ("rows", "swap"))
+        assert ((ours - theirs).norm() / theirs.norm()).item() < 1e-5
+
+
 def test_many_runs_in_turn_are_all_the_same(three, compose, methods, models, untouched):
     """Switch, Composite and plain sampling, alternating: every result as the first time."""
     kinds = [

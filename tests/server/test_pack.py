@@ -10,7 +10,10 @@ from mixlora.tools import canvas, workflows
 from mixlora.tools.graph import to_prompt, widgets
 
 VISIBLE = ("required", "optional")
-NODES = ["LoadStyleLoRA", "MixLoRAWeights"]
+NODES = [
+    "LoadStyleLoRA", "MixLoRAWeights", "LoRASwitchSampler", "ApplyLoRASwitch", "LoRACompositeSampler",
+    "ApplyLoRAComposite", "EncodeTextPerLoRA",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NODES)
