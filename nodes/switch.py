@@ -86,7 +86,7 @@ class LoRASwitchSampler(io.ComfyNode):
         text = timetable.describe(names, speakers)
         logging.info("MixLoRA: %s", text)
         latent = values.sample(composed(model, stacked, switch))
-        picture = torch.from_numpy(timetable.picture(names, speakers)).float().div(255)[None]
+        picture = torch.tensor(timetable.picture(names, speakers)).float().div(255)[None]
         return io.NodeOutput(latent, text, picture)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..training.cli import main as run_trainer
+from .muon import native_bfloat16
 from .styles import TRIGGERS
 from .weights import adapter_file
 from .workshop import pictures
@@ -22,7 +23,8 @@ def train_adapter(style: str, checkpoint: Path, work: Path) -> None:
     Raises RuntimeError where the trainer fails; it has said why.
     """
     paths = {"base": checkpoint, "data": dataset(style, work), "output": adapter_file(style)}
-    flags = [f"--{name}={value}" for name, value in (paths | {"trigger": TRIGGERS[style]} | OPTIONS).items()]
+    further = {"trigger": TRIGGERS[style], "dtype": "bf16" if native_bfloat16() else "fp32"}
+    flags = [f"--{name}={value}" for name, value in (paths | further | OPTIONS).items()]
     if code := run_trainer([*flags, "--resume", "--overwrite"]):
         raise RuntimeError(f"training/train.py ended with {code} for {style}")
 

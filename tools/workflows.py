@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .. import standalone
 from ..standin.styles import STYLES
@@ -113,7 +113,7 @@ class Drawing:
     def prompts(self, left: int, prompt: str, clip: Socket, stack: Socket | None = None) -> dict[str, Socket]:
         """Positive and negative prompt as inputs of a sampler; encoded for each LoRA alone where there is a stack."""
         kind, output = ("EncodeTextPerLoRA", "conditioning") if stack else ("CLIPTextEncode", "CONDITIONING")
-        inputs = {"clip": clip} | ({"stack": stack} if stack else {})
+        inputs: dict[str, Any] = {"clip": clip} | ({"stack": stack} if stack else {})
         positive = self.canvas.add(kind, (left, 0, 400, 200), prompt, title="Prompt", **inputs)
         negative = self.canvas.add(kind, (left, 260, 400, 140), "", title="Negative prompt", **inputs)
         self.canvas.frame("The prompt", positive, negative)

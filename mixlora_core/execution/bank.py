@@ -10,7 +10,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import comfy.model_patcher
 from comfy.weight_adapter import WeightAdapterBase
@@ -76,16 +76,18 @@ def _mapped(content: Any, kind: type, change: Callable[[Any], Any]) -> Any:
     return content
 
 
+_Module = TypeVar("_Module", bound=nn.Module)
 _Banks = OrderedDict[Hashable, comfy.model_patcher.ModelPatcher]
 _banks: weakref.WeakKeyDictionary[nn.Module, _Banks] = weakref.WeakKeyDictionary()
 
 
 def kept(
-    model: Any, kind: Hashable, adapters: Sequence[Adapter], make: Callable[[], nn.Module]
-) -> comfy.model_patcher.ModelPatcher:
-    """The bank of this kind that was made for this MODEL and these adapters before, or a new one, as ComfyUI loads it.
+    model: Any, kind: Hashable, adapters: Sequence[Adapter], make: Callable[[], _Module]
+) -> tuple[_Module, comfy.model_patcher.ModelPatcher]:
+    """The bank of this kind that was made for this MODEL and these adapters before, or a new one.
 
-    A second queue finds its adapters where they are. Banks live as long as the model, the latest few of them.
+    Returns it bare and as ComfyUI loads it. A second queue finds its adapters where they are; banks live as long as
+    the model, the latest few of them.
     """
     banks = _banks.setdefault(model.model, OrderedDict())
     key = (kind, *adapters)  # the adapters themselves: an id could come again
@@ -94,4 +96,4 @@ def kept(
         if len(banks) > KEPT:
             banks.popitem(last=False)
     banks.move_to_end(key)
-    return banks[key]
+    return banks[key].model, banks[key]

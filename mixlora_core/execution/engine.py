@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import comfy.model_management
-import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
@@ -24,10 +24,10 @@ from ..composition import Branch, Composition
 from ..errors import CompositionError
 from ..schedule import step_of
 from .bank import Bank, kept
+from .executor import AUTOMATIC, ROWS, SWAP, BranchId, Executor
 from .rows import Rows, RowsBank, low_rank
 from .swap import Swap, writable
 
-AUTOMATIC, SWAP, ROWS = "automatic", "swap", "rows"
 TEXT = "mixlora_text"
 """Key of a conditioning that is meant for one adapter only: (index, number of adapters)."""
 
@@ -62,14 +62,18 @@ def attach(
     adapters = [voice.adapter for voice in voices]
     executor = _chosen(executor, model, adapters, composition)
     dtype = model.model.manual_cast_dtype or model.model.get_dtype()
-    make = (lambda: RowsBank(adapters, dtype)) if executor == ROWS else (lambda: Bank(adapters))
-    bank = kept(model, (executor, dtype), adapters, make)
+    if executor == ROWS:
+        bank, patcher = kept(model, (executor, dtype), adapters, lambda: RowsBank(adapters, dtype))
+        begin: Callable[[], Executor] = partial(Rows, bank)
+    else:
+        bank, patcher = kept(model, executor, adapters, lambda: Bank(adapters))
+        begin = partial(Swap, bank)
     clone = model.clone()
-    engine = _Engine(f"{_PREFIX}{uuid.uuid4()}", bank.model, strengths, composition, executor, branches_at_once)
-    clone.set_additional_models(engine.key, [bank])
+    engine = _Engine(f"{_PREFIX}{uuid.uuid4()}", strengths, composition, begin, branches_at_once)
+    clone.set_additional_models(engine.key, [patcher])
     clone.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, engine.key, engine.sample)
     clone.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, engine.key, engine.predict)
-    if executor == ROWS:
+    if executor == ROWS:  # weights already say everything to `swap`
         clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, engine.key, engine.forward)
     return clone
 
@@ -99,7 +103,7 @@ class _Run:
     """What one sampling run knows: the noise levels of its steps, the executor's state, how much fits in a batch."""
 
     sigmas: Sequence[float]
-    executor: Swap | Rows
+    executor: Executor
     at_once: int
 
     @property
@@ -112,10 +116,9 @@ class _Engine:
     """One composition on one clone. Holds nothing that changes: what a run knows travels in its own options."""
 
     key: str
-    bank: torch.nn.Module
     strengths: Sequence[float]
     composition: Composition
-    kind: str
+    begin: Callable[[], Executor]
     branches_at_once: int | None
 
     def sample(self, execute: Any, guider: Any, sigmas: Tensor, extra_args: dict, *args: Any, **kwargs: Any) -> Any:
@@ -125,7 +128,7 @@ class _Engine:
         try:
             return execute(guider, sigmas, extra_args, *args, **kwargs)
         finally:
-            self._close(run, guider.inner_model)
+            run.executor.close(guider.inner_model)
 
     def predict(
         self, execute: Any, model: Any, conds: list, x: Tensor, timestep: Tensor, model_options: dict
@@ -140,13 +143,14 @@ class _Engine:
             model_options = {**model_options, "transformer_options": {**options, self.key: run}}
             return self._fused(run, execute, model, conds, x, timestep, model_options)
         finally:
-            self._close(run, model)
+            run.executor.close(model)
 
     def forward(self, execute: Any, x: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Around the forward of one batch, for rows: every chunk of it gets its branch's coefficients."""
         options = kwargs.get("transformer_options") or args[3]
         run, chunks = options.get(self.key), options.get("uuids", ())
-        spoken = [chunk.coefficients.get(self.key) for chunk in chunks if isinstance(chunk, _BranchId)]
+        ids = [chunk for chunk in chunks if isinstance(chunk, BranchId)]
+        spoken = [one.coefficients[self.key] for one in ids if self.key in one.coefficients]
         if run is None or not spoken:
             return execute(x, t, *args, **kwargs)  # not one of this composition's predictions
         if len(spoken) != len(chunks) or len(x) % len(chunks):
@@ -154,20 +158,15 @@ class _Engine:
                 f"A batch of {len(x)} rows came for {len(chunks)} conditionings of a LoRA composition. Another node "
                 "splits or joins batches between the sampler and the model; remove it from this graph."
             )
-        if not any(map(any, spoken)):
-            return execute(x, t, *args, **kwargs)
         with run.executor.speaking(execute.class_obj, spoken, len(x) // len(chunks)):
             return execute(x, t, *args, **kwargs)
 
     def _open(self, sigmas: Tensor | None) -> _Run:
         levels = [] if sigmas is None else sigmas.tolist()
-        self.composition.check(max(len(levels) - 1, 1)) if levels else None
-        executor = Rows(self.bank) if self.kind == ROWS else Swap(self.bank)
-        return _Run(levels, executor, self.branches_at_once or self.composition.adapters)
-
-    def _close(self, run: _Run, model: Any) -> None:
-        if isinstance(run.executor, Swap):
-            run.executor.restore(model)
+        if levels:
+            self.composition.check(max(len(levels) - 1, 1))
+        executor = self.begin()
+        return _Run(levels, executor, executor.together or self.branches_at_once or self.composition.adapters)
 
     def _fused(
         self, run: _Run, execute: Any, model: Any, conds: list, x: Tensor, timestep: Tensor, model_options: dict
@@ -177,9 +176,8 @@ class _Engine:
         done: list[list[Tensor]] = []
         weights: list[float] = []
         while branches:
-            some = branches[: run.at_once if self.kind == ROWS else 1]
-            if self.kind == SWAP:
-                run.executor.speak(model, some[0].coefficients)
+            some = branches[: run.at_once]
+            run.executor.prepare(model, [branch.coefficients for branch in some])
             lists = [None if entries is None else self._copies(entries, some) for entries in conds]
             try:
                 done.append(execute(model, lists, x, timestep, model_options))
@@ -230,21 +228,6 @@ class _Engine:
                     )
                 if text == branch.text:
                     weight = {} if even else {"strength": entry.get("strength", 1.0) * branch.weight}
-                    name = _BranchId(entry["uuid"], self.key, branch.coefficients)
+                    name = BranchId(entry["uuid"], self.key, branch.coefficients)
                     copies.append({**entry, **weight, "uuid": name})
         return copies
-
-
-class _BranchId(uuid.UUID):
-    """Names a branch's copy of a conditioning, the same in every step, and says what is spoken in its rows.
-
-    ComfyUI tells a forward whose rows it has only by these names.
-    """
-
-    coefficients: Mapping[str, tuple[float, ...]]
-    """Engine -> coefficients: compositions can stand around each other."""
-
-    def __init__(self, parent: uuid.UUID, engine: str, coefficients: tuple[float, ...]) -> None:
-        super().__init__(int=uuid.uuid5(parent, f"{engine} {coefficients}").int)
-        spoken = {**getattr(parent, "coefficients", {}), engine: coefficients}
-        object.__setattr__(self, "coefficients", spoken)  # a UUID forbids the ordinary way

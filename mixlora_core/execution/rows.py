@@ -47,7 +47,7 @@ class RowsBank(nn.Module):
         """For each group: which adapter each of its ranks belongs to."""
         self.downs, self.ups = nn.ParameterList(), nn.ParameterList()
         groups: dict[str, list[str]] = {}
-        for name in dict.fromkeys(key for adapter in adapters for key in adapter.model_patches):
+        for name in dict.fromkeys(str(key) for adapter in adapters for key in adapter.model_patches):
             module = name.removesuffix(".weight")
             shared = _SHARED_INPUT.fullmatch(module)
             groups.setdefault((shared[1] or shared[2]) if shared else module, []).append(name)
@@ -91,10 +91,20 @@ class Rows:
     bank: RowsBank
     joined: bool | None = None
     _scales: dict[tuple, list[Tensor]] = field(default_factory=dict)
+    together = None
+
+    def prepare(self, model: nn.Module, coefficients: Sequence[tuple[float, ...]]) -> None:
+        """Nothing: coefficients matter in the forward."""
+
+    def close(self, model: nn.Module) -> None:
+        """Nothing: hooks live for one forward."""
 
     @contextmanager
     def speaking(self, model: nn.Module, coefficients: Sequence[tuple[float, ...]], each: int) -> Iterator[None]:
         """Lets adapter i speak with coefficients[j][i] in the rows of chunk j; a chunk has `each` rows."""
+        if not any(map(any, coefficients)):
+            yield
+            return
         device = self.bank.downs[0].device
         joined = device.type != "cpu" if self.joined is None else self.joined
         way = _Joined(self.bank, self._scaled(tuple(coefficients), each)) if joined else _Apart(self.bank, coefficients)

@@ -6,8 +6,10 @@ back moves no byte and cannot round, whatever happened in between; the cost is o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import comfy.float
 import comfy.lora
@@ -27,24 +29,30 @@ Speaking = list[tuple[float, PatchKey, Part]]
 
 @dataclass(eq=False)
 class Swap:
-    """The weights of one run. Use `speak` before each forward and `restore` at the end, come what may."""
+    """The weights of one run, which are those of one branch at a time."""
 
     bank: Bank
     _own: dict[str, tuple[Parameter, Parameter]] = field(default_factory=dict)
     """Name of a weight -> the model's own parameter and the one that stands in for it."""
     _speaking: tuple[float, ...] | None = None
+    together = 1
 
-    def speak(self, model: torch.nn.Module, coefficients: tuple[float, ...]) -> None:
-        """Lets adapter i speak with coefficients[i]; does nothing where that is so already."""
-        if coefficients == self._speaking:
+    def prepare(self, model: torch.nn.Module, coefficients: Sequence[tuple[float, ...]]) -> None:
+        """Lets adapter i speak with coefficients[0][i]; does nothing where that is so already."""
+        (own,) = coefficients
+        if own == self._speaking:
             return
         self._speaking = None  # until all are written
         for name, parts in self.bank.weights.items():
-            speaking = [(coefficients[i], key, self.bank.part(i, key)) for i, key in parts if coefficients[i]]
-            self._write(model, name, speaking)
-        self._speaking = coefficients
+            self._write(model, name, [(own[i], key, self.bank.part(i, key)) for i, key in parts if own[i]])
+        self._speaking = own
 
-    def restore(self, model: torch.nn.Module) -> None:
+    @contextmanager
+    def speaking(self, model: torch.nn.Module, coefficients: Sequence[tuple[float, ...]], each: int) -> Iterator[None]:
+        """Nothing: the weights say it already."""
+        yield
+
+    def close(self, model: torch.nn.Module) -> None:
         """Puts the model's own parameters back."""
         for name, (original, standin) in self._own.items():
             # Something else may have loaded or unloaded the model meanwhile; what it left is not ours to replace.
@@ -59,7 +67,7 @@ class Swap:
         if name not in self._own:
             if not speaking:
                 return
-            original = comfy.utils.get_attr(model, name)
+            original: Any = comfy.utils.get_attr(model, name)
             standin = Parameter(torch.empty_like(original.data), requires_grad=False)
             self._own[name] = (original, standin)
         original, standin = self._own[name]

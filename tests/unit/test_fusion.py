@@ -11,7 +11,7 @@ def test_one_prediction_stays_as_it_is():
 
 def test_a_mean_of_means_is_the_mean_of_all():
     parts, weights = list(torch.randn(5, 4, dtype=torch.float64)), [1.0, 2.0, 0.5, 3.0, 1.5]
-    whole = sum(w * part for w, part in zip(weights, parts, strict=True)) / sum(weights)
+    whole = torch.stack([w * part for w, part in zip(weights, parts, strict=True)]).sum(0) / sum(weights)
     first, rest = fusion.mean(parts[:2], weights[:2]), fusion.mean(parts[2:], weights[2:])
     assert torch.allclose(fusion.mean(parts, weights), whole)
     assert torch.allclose(fusion.mean([first, rest], [sum(weights[:2]), sum(weights[2:])]), whole)
