@@ -1,5 +1,7 @@
 """Paints many pictures with the stand-in in this process, through ComfyUI's own sampling; no picture twice.
 
+The UNet multiplies in bfloat16 where the processor does so natively: half the time, and no difference to see.
+
 A picture depends on the checkpoint, the adapters, the prompt, the seed and the settings, and is kept under a digest of
 these. Its noise is its own, so that it does not matter which pictures are painted in one batch with it.
 """
@@ -22,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from .scenes import SIZE
-from .workshop import atomic, to_tensor
+from .workshop import atomic, half_precision, to_tensor
 
 Strengths = tuple[tuple[str, float], ...]
 """Name of an adapter and its λ, in the order of application."""
@@ -121,11 +123,12 @@ class Painter:
         noise = torch.cat([torch.randn(latent[:1].shape, generator=source) for source in sources])
         positive, negative = torch.cat([self._encode(clip, shot.prompt) for shot in shots]), self._encode(clip, "")
         how = self.settings
-        sampled = comfy.sample.sample(
-            *(model, noise, how.steps, how.cfg, how.sampler_name, how.scheduler),
-            *([[positive, {}]], [[negative, {}]], latent),
-            disable_pbar=True,
-        )
+        with half_precision():
+            sampled = comfy.sample.sample(
+                *(model, noise, how.steps, how.cfg, how.sampler_name, how.scheduler),
+                *([[positive, {}]], [[negative, {}]], latent),
+                disable_pbar=True,
+            )
         return to_uint8(vae.decode(sampled))
 
     def _encode(self, clip: Any, prompt: str) -> Tensor:

@@ -44,6 +44,7 @@ class Picture:
 
     node_id: str
     filename: str
+    kind: str  # "output", or "temp" for a preview
     data: bytes  # of the file: PNG with the workflow in its metadata
 
 
@@ -55,6 +56,11 @@ class Result:
     texts: dict[str, list[str]]  # what nodes show as text, by node id
     seconds: float
     outputs: dict[str, Json] = field(repr=False)  # everything that nodes show, by node id, as in /history
+
+    @property
+    def saved(self) -> list[Picture]:
+        """The pictures that were saved, not only previewed, in the order of their nodes' numbers."""
+        return sorted((one for one in self.pictures if one.kind == "output"), key=lambda one: int(one.node_id))
 
 
 class Client:
@@ -112,7 +118,7 @@ class Client:
             await _follow(socket, prompt_id, prompt, on_progress)
             outputs = await _outputs(session, prompt_id)
             pictures = [
-                Picture(node_id, image["filename"], await _get(session, f"/view?{urlencode(image)}"))
+                Picture(node_id, image["filename"], image["type"], await _get(session, f"/view?{urlencode(image)}"))
                 for node_id, shown in outputs.items()
                 for image in shown.get("images", [])
             ]

@@ -96,7 +96,7 @@ def paint(server: Server, folder: Path) -> Path:
 
 def save(result: Result, path: Path) -> Image.Image:
     """Writes a result's one picture as it came from the server, with the workflow in it, and returns it."""
-    data = result.pictures[0].data
+    data = result.saved[0].data
     path.write_bytes(data)
     return Image.open(io.BytesIO(data))
 

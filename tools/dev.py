@@ -33,7 +33,8 @@ class Command(NamedTuple):
 
 TRAIN, REPORT = ["mixlora.standin.recipe"], ["mixlora.standin.report"]
 BENCH = ["mixlora.benchmarks.sampling"]
-DEMO, SERVE, WORKFLOWS, ARCHIVE = (["mixlora.tools." + name] for name in ("demo", "serve", "workflows", "archive"))
+DEMO, SERVE, ARCHIVE = (["mixlora.tools." + name] for name in ("demo", "serve", "archive"))
+WORKFLOWS, THUMBNAILS = ["mixlora.tools.workflows"], ["mixlora.tools.thumbnails"]
 
 COMMANDS = {
     "setup": Command("make .venv, fetch ComfyUI if you have none, link the pack into it", [], development=True),
@@ -43,6 +44,7 @@ COMMANDS = {
     "test-unit": Command("only the tests that need no ComfyUI", [[*PYTEST, "tests/unit"]], True, True),
     "lint": Command("ruff and the type checker", [RUFF, TYPES], True),
     "workflows": Command("write example_workflows/*.json again", [WORKFLOWS]),
+    "thumbnails": Command("paint example_workflows/*.jpg again", [THUMBNAILS]),
     "standin": Command("train the stand-in again from its seed (hours on a CPU)", [TRAIN], True, True),
     "standin-report": Command("measure the stand-in and print the table", [REPORT], True, True),
     "bench": Command("measure the samplers against ComfyUI's own ways and print the table", [BENCH], True, True),

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import comfy.model_management
+from comfy.hooks import EnumHookType
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
@@ -85,7 +86,9 @@ def _chosen(executor: str, model: Any, adapters: Sequence[Adapter], composition:
     composed = any(key.startswith(_PREFIX) for key in model.wrappers.get(WrappersMP.CALC_COND_BATCH, {}) if key)
     if executor == AUTOMATIC:
         alone = len(composition.branches(0, composition.adapters)) == 1
-        executor = SWAP if alone and can[SWAP] and not composed and not model.model.model_lowvram else ROWS
+        # Weights that ComfyUI streams to the device at every forward are better left alone.
+        streamed = model.model.model_lowvram or getattr(model, "is_dynamic", lambda: False)()
+        executor = SWAP if alone and can[SWAP] and not composed and not streamed else ROWS
         executor = executor if can[executor] else SWAP
     if not can[executor]:
         why = "a LoRA is not plain low-rank" if executor == ROWS else "a weight of the model is quantised"
@@ -172,6 +175,11 @@ class _Engine:
         self, run: _Run, execute: Any, model: Any, conds: list, x: Tensor, timestep: Tensor, model_options: dict
     ) -> list[Tensor]:
         """Predictions for each list of conditionings, the branches in as few batches as memory allows."""
+        if run.executor.together == 1 and any(_rewrites(entry) for entries in conds for entry in entries or ()):
+            raise CompositionError(
+                "A conditioning carries LoRA hooks (Create Hook LoRA), which rewrite weights, and so does this "
+                "composition. Put that LoRA into the stack, or use LoRA Composite with LoRA files of the LoRA family."
+            )
         branches = self._distinct(self.composition.branches(self._step(run, timestep), run.steps), conds)
         done: list[list[Tensor]] = []
         weights: list[float] = []
@@ -231,3 +239,8 @@ class _Engine:
                     name = BranchId(entry["uuid"], self.key, branch.coefficients)
                     copies.append({**entry, **weight, "uuid": name})
         return copies
+
+
+def _rewrites(entry: Mapping[str, Any]) -> bool:
+    hooks = entry.get("hooks")
+    return hooks is not None and bool(hooks.get_type(EnumHookType.Weight))

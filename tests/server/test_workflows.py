@@ -17,7 +17,7 @@ STANDIN = [name for name in workflows.all_workflows() if "stand-in" in name]
 
 def picture(result) -> Image.Image:
     """The one picture of a result."""
-    (only,) = result.pictures
+    (only,) = result.saved
     return Image.open(io.BytesIO(only.data)).convert("RGB")
 
 
@@ -34,18 +34,40 @@ def painted(client):
 
 
 @pytest.mark.parametrize("name", STANDIN)
-def test_paints_one_picture_and_reports(painted, name):
-    image = picture(painted[name])
-    assert image.size == (128, 128)
+def test_paints_its_pictures_and_reports(painted, name):
+    images = [Image.open(io.BytesIO(one.data)) for one in painted[name].saved]
+    assert [image.size for image in images] == [(128, 128)] * (3 if name.startswith("Merge") else 1)
+    if name.startswith("LoRA Composite"):
+        return  # its sampler says nothing
     (texts,) = painted[name].texts.values()
     for style in STYLES:
         assert f"standin_{style}" in texts[0]
 
 
+def test_switch_shows_its_timetable(painted):
+    result = painted["LoRA Switch stand-in"]
+    (drawn,) = (one for one in result.pictures if one.kind == "temp")
+    assert Image.open(io.BytesIO(drawn.data)).width > 500
+    ((text,),) = result.texts.values()
+    assert "3 LoRAs, 30 steps, 15 turns" in text
+
+
+def test_the_comparison_is_the_single_workflows(painted):
+    """With one seed, merge, switch and composite beside each other are what each is alone."""
+    merge, switch, composite = (
+        np.asarray(Image.open(io.BytesIO(one.data))) for one in painted["Merge Switch Composite stand-in"].saved
+    )
+    assert not np.array_equal(merge, switch) and not np.array_equal(switch, composite)
+    for title, compared in (("LoRA Switch", switch), ("LoRA Composite", composite)):
+        alone = np.asarray(picture(painted[f"{title} stand-in"]))
+        assert np.abs(alone.astype(int) - compared).mean() < 1
+
+
 @pytest.mark.usefixtures("trained")
 @pytest.mark.parametrize("name", STANDIN)
-def test_the_picture_is_not_flat(painted, name):
-    assert np.asarray(picture(painted[name])).std() > 20
+def test_no_picture_is_flat(painted, name):
+    for one in painted[name].saved:
+        assert np.asarray(Image.open(io.BytesIO(one.data))).std() > 20
 
 
 @pytest.mark.usefixtures("trained")
