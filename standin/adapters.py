@@ -13,7 +13,16 @@ from .weights import adapter_file
 from .workshop import pictures
 
 PICTURES = 240
-OPTIONS = {"rank": 4, "steps": 220, "batch": 8, "accumulate": 1, "lr": 3e-3, "resolution": 128, "seed": 0}
+OPTIONS = {
+    "rank": 4,
+    "steps": 300,
+    "batch": 8,
+    "accumulate": 1,
+    "lr": 5e-3,
+    "min-snr": 1.0,
+    "resolution": 128,
+    "seed": 0,
+}
 """Options of training/train.py. Few steps at a high rate: the world is small."""
 
 

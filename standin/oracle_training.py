@@ -64,7 +64,7 @@ class Labels:
 def train_oracle(
     work: Path,
     autoencoder: nn.Module | None,
-    steps: int = 500,
+    steps: int = 1200,
     seed: int = 0,
     count: int = _PICTURES,
     path: Path = WEIGHTS,

@@ -120,7 +120,7 @@ class Drawing:
         return {"positive": Socket(positive, output), "negative": Socket(negative, output)}
 
     def painting(
-        self, title: str, place: tuple[int, int], kind: str, values: tuple, prefix: str, **inputs: Socket
+        self, title: str, place: tuple[int, int], kind: str, values: tuple, prefix: str, **inputs: Any
     ) -> Json:
         """A sampler of a kind with further values, and the picture that it paints; returns the sampler."""
         (left, top), height = place, 280 + 30 * len(values)

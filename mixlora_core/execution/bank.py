@@ -96,4 +96,5 @@ def kept(
         if len(banks) > KEPT:
             banks.popitem(last=False)
     banks.move_to_end(key)
-    return banks[key].model, banks[key]
+    module: Any = banks[key].model
+    return module, banks[key]

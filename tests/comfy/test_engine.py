@@ -250,10 +250,9 @@ def test_what_cannot_run_says_so(three, compose, methods, loras, models):
 def test_hooks_in_conditionings(three, compose, methods, loras, models, sd15, untouched):
     """Rows does not mind ComfyUI's LoRA hooks; swap would fight them for the weights and refuses."""
     import comfy.hooks
-    from safetensors.torch import load_file
-
     from mixlora.mixlora_core.errors import CompositionError
     from mixlora.mixlora_core.stack import StyleStack
+    from safetensors.torch import load_file
 
     name = loras.save("hooked", "LoCon", seed=9, size=0.1)
     tensors = load_file(loras.folder / name)
@@ -263,7 +262,7 @@ def test_hooks_in_conditionings(three, compose, methods, loras, models, sd15, un
     ]
     one = type(three)(three.entries[:1])
     both = StyleStack().plus([*one.rows, (name, 0.6, 0.0)])
-    ours = models.sample(compose(one, methods.Composite(1)), *texts)
+    ours = models.sample(compose(one, methods.Composite(1), "rows"), *texts)
     expected = models.sample(compose(both, methods.Merge(2)))
     assert ((ours - expected).norm() / expected.norm()).item() < 1e-5
     with pytest.raises(CompositionError, match="carries LoRA hooks"):

@@ -42,7 +42,7 @@ def ksampler(models):
     return run
 
 
-def nodes():
+def nodes() -> dict[str, Any]:
     from mixlora import nodes as pack
 
     return {node.__name__: node for node in pack.NODES}

@@ -58,7 +58,8 @@ def test_registry_metadata(metadata, root):
 
 def test_every_package_is_installed(metadata, root):
     listed = set(metadata["tool"]["setuptools"]["packages"])
-    rooms = {path.parent.name for path in root.glob("*/__init__.py")}
+    folders = [path.parent.relative_to(root) for depth in ("*", "*/*") for path in root.glob(f"{depth}/__init__.py")]
+    rooms = {".".join(folder.parts) for folder in folders if not folder.parts[0].startswith(".")}
     assert listed == {"mixlora", *(f"mixlora.{room}" for room in rooms)}
 
 
@@ -73,7 +74,7 @@ def test_archive_has_the_nodes_and_the_trainer_and_nothing_else(tmp_path):
     }
     assert not [name for name in names if name.endswith((".safetensors", ".pt", ".ckpt"))]
     workflows = [name for name in names if name.startswith("example_workflows/") and name.endswith(".json")]
-    assert len(workflows) == 2, "those that need no stand-in"
+    assert workflows and all("SD v1.5" in name for name in workflows), "those that need no stand-in"
 
 
 def test_archive_is_reproducible(tmp_path):

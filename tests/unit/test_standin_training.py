@@ -17,7 +17,7 @@ from mixlora.standin.workshop import Run
 def test_orthogonal_brings_singular_values_near_one_and_keeps_directions(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, values, right = torch.linalg.svd(orthogonal(matrix), full_matrices=False)
-    assert values.max() < 1.7
+    assert values.max() < 1.8  # the polynomials overshoot to 1.6; bfloat16 adds a little
     assert values.median() > 0.5
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
     assert torch.linalg.norm(left @ right - u @ v) / torch.linalg.norm(u @ v) < 0.15

@@ -1,0 +1,104 @@
+"""The pack in ComfyUI's own editor, in a real browser: templates, help pages, a queued run.
+
+Needs Chromium, which no Python package brings: `apt-get install chromium`, or any Chrome that is on the path.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from mixlora.tools import workflows
+from mixlora.tools.graph import NOTES
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+PAGES = Path(__file__).parents[2] / "web" / "docs"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("no Chromium or Chrome on the path (`apt-get install chromium`)")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=path, args=FLAGS)
+
+
+@pytest.fixture(scope="module")
+def editor(browser, server):
+    """ComfyUI's editor, loaded; what goes wrong in it is collected in `editor.complaints`."""
+    page = browser.new_page(viewport={"width": 1600, "height": 900})
+    page.complaints = []
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.goto(f"http://{server.address}/")
+    page.wait_for_function("window.app && window.app.graph && window.LiteGraph", timeout=120_000)
+    page.wait_for_function("Boolean(window.LiteGraph.registered_node_types.LoadStyleLoRA)", timeout=60_000)
+    yield page
+    page.close()
+
+
+def opened(page, workflow):
+    """What the editor holds after opening a workflow: its nodes with type, values and whether it knows the type."""
+    return page.evaluate(
+        """async workflow => {
+            await window.app.loadGraphData(workflow);
+            return window.app.graph.nodes.map(node => ({
+                id: node.id, type: node.type, values: (node.widgets || []).map(widget => widget.value),
+                missing: !(node.type in window.LiteGraph.registered_node_types),
+            }));
+        }""",
+        workflow,
+    )
+
+
+@pytest.mark.parametrize("name", list(workflows.all_workflows()))
+def test_every_template_opens_with_its_values(editor, name):
+    workflow = workflows.all_workflows()[name]
+    nodes = {node["id"]: node for node in opened(editor, workflow)}
+    assert len(nodes) == len(workflow["nodes"])
+    for saved in workflow["nodes"]:
+        node = nodes[saved["id"]]
+        assert not node["missing"], saved["type"]
+        if saved["type"] not in NOTES:
+            assert node["values"][: len(saved["widgets_values"])] == saved["widgets_values"], saved["type"]
+    assert editor.complaints == []
+
+
+@pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.stem)
+def test_every_help_page_is_the_nodes_help(editor, server, page):
+    """The address that the editor asks for a node's help; and the page has a title and a table or a list to read."""
+    text = editor.evaluate("async name => (await fetch(`/extensions/mixlora/docs/${name}.md`)).text()", page.stem)
+    assert text == page.read_text("utf-8")
+    assert text.startswith("# ")
+
+
+def test_a_queued_run_shows_progress_and_its_picture(editor):
+    workflow = workflows.all_workflows()["LoRA Switch stand-in"]
+    (sampler,) = (node for node in workflow["nodes"] if node["type"] == "LoRASwitchSampler")
+    sampler["widgets_values"][0] = 77  # not in the server's cache
+    opened(editor, workflow)
+    editor.evaluate(
+        """() => {
+            window.seen = {progress: [], pictures: []};
+            window.app.api.addEventListener("progress", event => window.seen.progress.push(event.detail.value));
+            window.app.api.addEventListener("executed", event =>
+                window.seen.pictures.push(...((event.detail.output || {}).images || [])));
+            return window.app.queuePrompt(0);
+        }"""
+    )
+    editor.wait_for_function("window.seen.pictures.some(image => image.type === 'output')", timeout=120_000)
+    seen = json.loads(editor.evaluate("JSON.stringify(window.seen)"))
+    assert seen["progress"][:3] == [1, 2, 3] and max(seen["progress"]) == 30
+    shown = editor.wait_for_function(
+        """() => window.app.graph.nodes.filter(node => node.type === "SaveImage" && node.imgs && node.imgs.length)
+                 .map(node => node.imgs[0].src)[0]""",
+        timeout=30_000,
+    ).json_value()
+    assert re.search(r"LoRA_Switch_stand-in", shown)
+    assert editor.complaints == []
