@@ -80,7 +80,7 @@ def attach(
 
 
 def _chosen(executor: str, model: Any, adapters: Sequence[Adapter], composition: Composition) -> str:
-    """Which executor runs this; the reasons are measured in docs/performance.md."""
+    """Which executor runs this: weights serve one branch at a time at no cost a forward, rows serve many at once."""
     names = {key if isinstance(key, str) else key[0] for adapter in adapters for key in adapter.model_patches}
     can = {ROWS: low_rank(model.model, adapters), SWAP: writable(model.model, names)}
     composed = any(key.startswith(_PREFIX) for key in model.wrappers.get(WrappersMP.CALC_COND_BATCH, {}) if key)
