@@ -79,7 +79,7 @@ def half_precision() -> torch.autocast:
 
 def to_tensor(rendered: np.ndarray) -> Tensor:
     """uint8 (n, h, w, 3) to float (n, 3, h, w) in 0..1."""
-    return torch.from_numpy(np.ascontiguousarray(rendered)).permute(0, 3, 1, 2).float().div(255)
+    return torch.from_numpy(np.array(rendered)).permute(0, 3, 1, 2).float().div(255)
 
 
 @contextmanager
