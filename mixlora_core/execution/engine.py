@@ -193,11 +193,13 @@ class _Engine:
                 if len(some) == 1:
                     raise
                 run.at_once = len(some) // 2
-                logging.warning("MixLoRA: out of memory; going on with %d branches in a batch.", run.at_once)
-                comfy.model_management.soft_empty_cache()
+            else:
+                weights.append(sum(branch.weight for branch in some))
+                branches = branches[len(some) :]
                 continue
-            weights.append(sum(branch.weight for branch in some))
-            branches = branches[len(some) :]
+            # Here, not in the handler: there the error still holds the failed forward's tensors.
+            logging.warning("MixLoRA: out of memory; going on with %d branches in a batch.", run.at_once)
+            comfy.model_management.soft_empty_cache()
         return [fusion.mean(parts, weights) for parts in zip(*done, strict=True)]
 
     def _distinct(self, branches: Sequence[Branch], conds: list) -> list[Branch]:

@@ -104,3 +104,44 @@ def mixed():
         return out.result
 
     return apply
+
+
+@pytest.fixture
+def three(loras):
+    """Three LoRA files that touch the same weights, opened as a stack."""
+    from mixlora.mixlora_core.stack import StyleStack
+
+    rows = [(loras.save(f"s{seed}", "LoRA", seed=seed, size=0.1), 0.5 + 0.1 * seed, 1.0) for seed in range(3)]
+    return StyleStack().plus(rows)
+
+
+@pytest.fixture
+def compose(sd15):
+    from mixlora.mixlora_core.compose import composed
+
+    def make(stack, composition, executor="automatic", model=None):
+        return composed(model or sd15, stack, composition, executor)
+
+    return make
+
+
+@pytest.fixture
+def methods():
+    from mixlora.mixlora_core.composition import Composite, Merge, Switch
+
+    return SimpleNamespace(Switch=Switch, Composite=Composite, Merge=Merge)
+
+
+@pytest.fixture
+def untouched(sd15, models):
+    """Fails the test that leaves a weight, hook or wrapper behind in the model, or in the clone that it came from."""
+    before = {key: (value, value.clone()) for key, value in sd15.model.named_parameters()}
+    sibling = sd15.clone()
+    yield sibling
+    after = dict(sd15.model.named_parameters())
+    for key, (parameter, bits) in before.items():
+        assert after[key] is parameter, f"{key} is another parameter now"
+        assert models.same_bits(after[key].data, bits.data), f"{key} has other bits"
+    assert not any(module._forward_hooks for module in sd15.model.modules())
+    for owner in (sd15, sibling):
+        assert not owner.patches and not any(owner.wrappers.values()) and not owner.additional_models

@@ -1,7 +1,6 @@
-"""How the engine behaves in a live ComfyUI: steps from sigma, nothing left behind, memory, masks, caches."""
+"""How the engine behaves in a live ComfyUI: nothing left behind, memory, masks, caches."""
 
 import itertools
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,108 +8,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 ADAPTERS = 3
-
-
-@pytest.fixture
-def three(loras):
-    """Three LoRA files that touch the same weights, opened as a stack."""
-    from mixlora.mixlora_core.stack import StyleStack
-
-    rows = [(loras.save(f"s{seed}", "LoRA", seed=seed, size=0.1), 0.5 + 0.1 * seed, 1.0) for seed in range(ADAPTERS)]
-    return StyleStack().plus(rows)
-
-
-@pytest.fixture
-def compose(sd15):
-    from mixlora.mixlora_core.compose import composed
-
-    def make(stack, composition, executor="automatic", model=None):
-        return composed(model or sd15, stack, composition, executor)
-
-    return make
-
-
-@pytest.fixture
-def methods():
-    from mixlora.mixlora_core.composition import Composite, Merge, Switch
-
-    return SimpleNamespace(Switch=Switch, Composite=Composite, Merge=Merge)
-
-
-@pytest.fixture
-def untouched(sd15, models):
-    """Fails the test that leaves a weight, hook or wrapper behind in the model, or in the clone that it came from."""
-    before = {key: (value, value.clone()) for key, value in sd15.model.named_parameters()}
-    sibling = sd15.clone()
-    yield sibling
-    after = dict(sd15.model.named_parameters())
-    for key, (parameter, bits) in before.items():
-        assert after[key] is parameter, f"{key} is another parameter now"
-        assert models.same_bits(after[key].data, bits.data), f"{key} has other bits"
-    assert not any(module._forward_hooks for module in sd15.model.modules())
-    for owner in (sd15, sibling):
-        assert not owner.patches and not any(owner.wrappers.values()) and not owner.additional_models
-
-
-def watched(model, look):
-    """A clone whose UNet is replaced: `look(sigma)` is called where it would run, and predicts half the input."""
-    clone = model.clone()
-
-    def instead(apply_model, args):
-        look(args["timestep"][0].item())
-        return args["input"] * 0.5
-
-    clone.set_model_unet_function_wrapper(instead)
-    return clone
-
-
-def sampler_names():
-    # Listed by hand where ComfyUI is not yet imported at collection; the test below compares with the real list.
-    return [
-        "euler", "euler_cfg_pp", "euler_ancestral", "euler_ancestral_cfg_pp", "heun", "heunpp2", "dpm_2",
-        "dpm_2_ancestral", "lms", "dpm_fast", "dpm_adaptive", "dpmpp_2s_ancestral", "dpmpp_2s_ancestral_cfg_pp",
-        "dpmpp_sde", "dpmpp_sde_gpu", "dpmpp_2m", "dpmpp_2m_cfg_pp", "dpmpp_2m_sde", "dpmpp_2m_sde_gpu",
-        "dpmpp_2m_sde_heun", "dpmpp_2m_sde_heun_gpu", "dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "ddpm", "lcm", "ipndm",
-        "ipndm_v", "deis", "res_multistep", "res_multistep_cfg_pp", "res_multistep_ancestral",
-        "res_multistep_ancestral_cfg_pp", "gradient_estimation", "gradient_estimation_cfg_pp", "er_sde", "seeds_2",
-        "seeds_3", "sa_solver", "sa_solver_pece", "ddim", "uni_pc", "uni_pc_bh2",
-    ]  # fmt: skip
-
-
-def test_all_samplers_are_listed():
-    import comfy.samplers
-
-    assert set(sampler_names()) == set(comfy.samplers.KSampler.SAMPLERS)
-
-
-@pytest.mark.parametrize("sampler", sampler_names())
-def test_the_step_comes_from_sigma_in_every_sampler(sampler, sd15, three, compose, methods, models, untouched):
-    """At every call the weights are those of the adapter in whose step that noise level lies."""
-    import comfy.samplers
-
-    names = (key for key, _ in sd15.model.named_parameters())
-    name = next(key for key in names if key.endswith("input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"))
-    base = sd15.model.get_parameter(name).clone()
-    changes = {}
-    for index, entry in enumerate(three.entries):
-        tensors = entry.file.tensors
-        up, down = (tensors[f"{models.LINEAR}.lora_{part}.weight"] for part in ("up", "down"))
-        changes[index] = base + entry.strength_model * 0.5 * (up @ down)  # alpha 2, rank 4
-    seen = []
-
-    def look(sigma):
-        now = sd15.model.get_parameter(name)
-        seen.append((sigma, next(i for i, weight in changes.items() if torch.allclose(now, weight, atol=1e-6))))
-
-    steps, every = 7, 2
-    model = watched(compose(three, methods.Switch(ADAPTERS, every)), look)
-    levels = comfy.samplers.KSampler(model, steps, "cpu", sampler, "normal", 1.0).sigmas.tolist()
-    models.sample(model, sampler=sampler, steps=steps)
-    assert len(seen) >= steps - 1
-    for sigma, speaker in seen:
-        inside = [k for k in range(steps) if levels[k + 1] * 1.0001 < sigma <= levels[k] * 1.0001]
-        step = inside[0] if inside else (0 if sigma > levels[0] else steps - 1)
-        assert speaker == (step // every) % ADAPTERS, (sigma, levels)
 
 
 @pytest.mark.parametrize("method", ["Switch", "Composite"])
@@ -140,7 +37,7 @@ def test_trouble_in_the_middle_leaves_nothing_behind(trouble, executor, three, c
     model = compose(three, methods.Composite(ADAPTERS), executor)
     expected = models.sample(model)
     with pytest.raises(kind):
-        models.sample(watched(model, fail))
+        models.sample(models.watched(model, fail))
     assert torch.equal(models.sample(model), expected)
 
 
