@@ -23,7 +23,7 @@ How the room is divided; imports run downwards only:
     lora.py        low-rank layers on one flat fp32 parameter                  (pure torch)
     draw.py        what sample number k is: picture, timestep, noise           (pure torch)
     samples.py     latents, contexts and which belongs to which                (pure torch)
-    files.py       safetensors bytes, written atomically                       (pure torch)
+    files.py       hashes of tensors; bytes and atomic writing, from the core     (pure torch)
     settings.py    every option, its range and its help                        (standard library)
 
 Three decisions carry the rest. All that is trained is one flat vector, so the optimizer, the norm, the finite check,

@@ -7,17 +7,15 @@ read from `modelspec.trigger_phrase` and `ss_tag_frequency`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
 
-from torch import Tensor
-
+from ..mixlora_core.hashes import with_hashes
 from .base import Base
-from .files import serialise, tensor_bytes
 from .samples import Samples
 from .settings import TrainSettings
+
+__all__ = ["IMPLEMENTATION", "describe", "tag_frequency", "with_hashes"]
 
 IMPLEMENTATION = "mixlora"
 
@@ -76,21 +74,6 @@ def tag_frequency(samples: Samples) -> dict[str, int]:
     """How many captions hold each of their comma-separated parts, the most frequent first."""
     parts = (part.strip() for caption in samples.captions for part in dict.fromkeys(caption.split(",")))
     return dict(sorted(Counter(part for part in parts if part).items(), key=lambda item: (-item[1], item[0])))
-
-
-def with_hashes(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> dict[str, str]:
-    """Adds the hashes by which others know a file; they depend on the tensors, the legacy one on `ss_*` entries too.
-
-    `sshs_model_hash` is the SHA-256 of all after the header. `sshs_legacy_hash` is how A1111's additional-networks
-    extension named a file: the first eight digits of the SHA-256 of bytes 0x100000 to 0x110000, of the file as it would
-    be with the `ss_*` entries alone.
-    """
-    lasting = {key: value for key, value in about.items() if key.startswith("ss_")}
-    file = serialise(tensors, lasting)
-    whole = hashlib.sha256(tensor_bytes(file)).hexdigest()
-    legacy = hashlib.sha256(file[0x100000:0x110000]).hexdigest()[:8]
-    hashes = {"sshs_model_hash": whole, "sshs_legacy_hash": legacy, "modelspec.hash_sha256": f"0x{whole}"}
-    return {**about, **hashes, "format": "pt"}
 
 
 def _text(value: object) -> str:
