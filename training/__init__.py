@@ -21,9 +21,9 @@ How the room is divided; imports run downwards only:
     objective.py   noise, target, loss weights, learning rate, clipping        (pure torch)
     checkpoint.py  the state of an unfinished run; when it is saved; signals   (pure torch)
     lora.py        low-rank layers on one flat fp32 parameter                  (pure torch)
-    draw.py        what sample number k is: picture, timestep, noise           (pure torch)
-    samples.py     latents, contexts and which belongs to which                (pure torch)
-    files.py       hashes of tensors; bytes and atomic writing, from the core     (pure torch)
+    draw.py        what micro-batch number k is: pictures, timesteps, noise    (pure torch)
+    samples.py     latents, contexts, which belongs to which; batches          (pure torch)
+    files.py       hashes of tensors; bytes and atomic writing, from the core  (pure torch)
     settings.py    every option, its range and its help                        (standard library)
 
 Three decisions carry the rest. All that is trained is one flat vector, so the optimizer, the norm, the finite check,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .base import Base
 from .checkpoint import Autosave, State
-from .draw import draw
+from .draw import Draw, Draws
 from .files import digest
 from .lora import LoRA, attention_layers
 from .objective import clip_norm_, learning_rate, min_snr_weight, noisy_and_target
@@ -121,9 +121,13 @@ class _Run:
             raise TrainingError(
                 "caption_dropout needs the empty caption's context: give Samples(empty=...), or set it to 0."
             )
-        contexts = samples.context if samples.empty is None else torch.cat([samples.context, samples.empty[None]])
-        self.context = contexts.to(device, base.dtype)
-        self.samples = replace(samples, latents=samples.latents.to(device, torch.float32))
+        self.samples = samples.to(device, base.dtype)
+        self.digest = samples.digest()
+        self.draws = Draws(
+            seed=settings.seed, shapes=samples.shapes, repeats=samples.repeats,
+            variants=[len(rows) for rows in samples.rows], batch=settings.batch, accumulate=settings.accumulate,
+            timesteps=len(base.alphas_cumprod), caption_dropout=settings.caption_dropout, flips=bool(samples.flipped),
+        )  # fmt: skip
         self.alphas_cumprod = base.alphas_cumprod.to(device, torch.float32)
         self.loss_scale = _FP16_LOSS_SCALE if base.dtype == torch.float16 else 1.0
 
@@ -135,7 +139,7 @@ class _Run:
     def recipe(self) -> dict[str, Any]:
         base, settings = self.base, self.settings.shaping_result()
         weights = base.sha256 or digest(*base.unet.parameters())
-        return {**settings, "dtype": str(base.dtype), "base": weights, "samples": self.samples.digest()}
+        return {**settings, "dtype": str(base.dtype), "base": weights, "samples": self.digest}
 
     def gradient(self, stop: Callable[[], bool]) -> Tensor | None:
         """Adds up the step's gradient in ``lora.gradient`` and returns the samples' losses; None if asked to stop."""
@@ -144,8 +148,7 @@ class _Run:
         for batch in range(settings.accumulate):
             if stop():
                 return None
-            start = self.step * settings.global_batch + batch * settings.batch
-            drawn = [self._draw(k) for k in range(start, start + settings.batch)]
+            drawn = self.draws.batch_at(self.step * settings.accumulate + batch)
             pictures += [sample.picture for sample in drawn]
             loss = self._losses(drawn)
             (loss.mean() * (self.loss_scale / settings.accumulate)).backward()
@@ -191,24 +194,16 @@ class _Run:
         }
         self.losses = tensors["losses"].tolist()
 
-    def _draw(self, k: int) -> Any:
-        return draw(
-            self.settings.seed, k, pictures=len(self.samples), per_step=self.settings.global_batch,
-            timesteps=len(self.alphas_cumprod), shape=tuple(self.samples.latents.shape[1:]),
-            caption_dropout=self.settings.caption_dropout,
-        )  # fmt: skip
-
-    def _losses(self, drawn: list[Any]) -> Tensor:
+    def _losses(self, drawn: list[Draw]) -> Tensor:
         device = self.base.device
-        latents = self.samples.latents[[sample.picture for sample in drawn]]
+        batch = self.samples.gather(drawn)
         noise = torch.stack([sample.noise for sample in drawn]).to(device)
         timesteps = torch.tensor([sample.timestep for sample in drawn], device=device)
-        rows = [-1 if sample.drop_caption else self.samples.rows[sample.picture] for sample in drawn]
         signal = self.alphas_cumprod[timesteps]
 
-        noisy, target = noisy_and_target(latents, noise, signal, self.base.prediction)
+        noisy, target = noisy_and_target(batch.latents, noise, signal, self.base.prediction)
         noisy = noisy.to(self.base.dtype).contiguous(memory_format=self.layout)
-        predicted = self.base(noisy, timesteps.float(), self.context[rows]).float()
+        predicted = self.base(noisy, timesteps.float(), batch.context).float()
         error = (predicted - target).square().flatten(1).mean(1)
         return error * min_snr_weight(signal, self.settings.min_snr, self.base.prediction)
 

@@ -24,7 +24,9 @@ def describe(
     base: Base, samples: Samples, settings: TrainSettings, *, title: str, steps: int, date: str = ""
 ) -> dict[str, str]:
     """All metadata but the hashes, as strings. `date` is ISO 8601; left out, equal runs give equal files."""
-    height, width = (side * 8 for side in samples.latents.shape[-2:])
+    buckets = Counter((shape[-1] * 8, shape[-2] * 8) for shape in samples.shapes)
+    width, height = buckets.most_common(1)[0][0]
+    shown = sum(samples.repeats)
     about: dict[str, object] = {
         "ss_base_model_version": "sd_1.5",
         "ss_v2": False,
@@ -36,8 +38,11 @@ def describe(
         "ss_sd_model_hash": base.legacy_hash,
         "ss_new_sd_model_hash": base.sha256,
         "ss_resolution": f"({width}, {height})",
-        "ss_bucket_info": {"buckets": {"0": {"resolution": [width, height], "count": len(samples)}}},
-        "ss_num_train_images": len(samples),
+        "ss_enable_bucket": len(buckets) > 1,
+        "ss_bucket_info": {
+            "buckets": {str(i): {"resolution": size, "count": count} for i, (size, count) in enumerate(buckets.items())}
+        },
+        "ss_num_train_images": shown,
         "ss_tag_frequency": {title: tag_frequency(samples)},
         "ss_learning_rate": settings.lr,
         "ss_unet_lr": settings.lr,
@@ -46,7 +51,7 @@ def describe(
         "ss_optimizer": f"torch.optim.AdamW(weight_decay={settings.weight_decay})",
         "ss_steps": steps,
         "ss_max_train_steps": settings.steps,
-        "ss_epoch": steps * settings.global_batch // len(samples),
+        "ss_epoch": steps * settings.global_batch // shown,
         "ss_batch_size_per_device": settings.batch,
         "ss_gradient_accumulation_steps": settings.accumulate,
         "ss_seed": settings.seed,

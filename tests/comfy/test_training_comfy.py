@@ -210,8 +210,8 @@ def test_a_folder_becomes_samples(clip, tmp_path):
     settings = TrainSettings(resolution=128, trigger="monet style")
     found = find_pictures(tmp_path, settings, count_chunks(clip))
     samples = encode(found, clip, Shrink(), lambda latent: latent * 2, settings)
-    assert samples.latents.shape == (3, 4, 16, 16) and samples.rows == (0, 1, 0)
-    torch.testing.assert_close(samples.latents[1, 0], torch.full((16, 16), 2 * 90 / 255))
+    assert samples.shapes == [(4, 16, 16)] * 3 and samples.rows == ((0,), (1,), (0,))
+    torch.testing.assert_close(samples.latents[1][0], torch.full((16, 16), 2 * 90 / 255))
     assert samples.captions[1] == "a (very) red sea, monet style"
     torch.testing.assert_close(samples.context[0], clip.encode("a hill, monet style")[0].float())
     torch.testing.assert_close(samples.empty, clip.encode("")[0].float())
@@ -226,7 +226,7 @@ def test_v_prediction_trains_towards_the_velocity(model, samples):
         def right(x, timesteps, context, base=base):
             signal = base.alphas_cumprod[timesteps.long()].view(-1, 1, 1, 1)
             touched = base.unet(x, timesteps, context=context) * 0  # the adapter takes part, its gradient is zero
-            x0 = samples.latents[:1]
+            x0 = samples.latents[0]
             noise = (x - signal.sqrt() * x0) / (1 - signal).sqrt()
             answer = noise if base.prediction == "epsilon" else signal.sqrt() * noise - (1 - signal).sqrt() * x0
             return answer + touched

@@ -10,7 +10,6 @@ import pytest
 import torch
 from mixlora.training.base import Base
 from mixlora.training.checkpoint import Autosave, State, StopOnSignal
-from mixlora.training.draw import draw, order
 from mixlora.training.loop import NonFiniteLossError, train
 from mixlora.training.objective import clip_norm_, learning_rate, min_snr_weight, noisy_and_target
 from mixlora.training.samples import Samples
@@ -177,21 +176,6 @@ def test_a_signal_only_asks_to_stop(number):
     assert signal.getsignal(number) is before
 
 
-def test_draws_depend_on_seed_and_number_alone():
-    def options(k):
-        return draw(7, k, pictures=5, per_step=4, timesteps=1000, shape=(4, 2, 2), caption_dropout=0.5)
-
-    forward, backward = [options(k) for k in range(40)], [options(k) for k in reversed(range(40))][::-1]
-    for a, b in zip(forward, backward, strict=True):
-        assert (a.picture, a.timestep, a.drop_caption) == (b.picture, b.timestep, b.drop_caption)
-        assert torch.equal(a.noise, b.noise)
-    assert {sample.picture for sample in forward[5:10]} == set(range(5))
-    assert order(7, 0, 50) != order(7, 1, 50)
-    assert all(250 * (k % 4) <= sample.timestep < 250 * (k % 4 + 1) for k, sample in enumerate(forward))
-    noise = torch.stack([sample.noise for sample in forward])
-    assert noise.mean().abs() < 0.15 and abs(noise.std() - 1) < 0.1
-
-
 def test_schedules():
     settings = TrainSettings(steps=100, lr=1.0, warmup=0.1)
     rates = [learning_rate(settings, step) for step in range(100)]
@@ -232,7 +216,7 @@ def test_samples_must_fit_together():
     with pytest.raises(TrainingError, match="caption_of: expected 5 rows, all below 3"):
         replace(good, caption_of=[0, 1, 2, 3, 0])
     with pytest.raises(TrainingError, match=r"latents: not finite for 2\.png"):
-        latents = good.latents.clone()
+        latents = torch.stack(list(good.latents))
         latents[2, 0, 0, 0] = torch.inf
         replace(good, latents=latents)
     with pytest.raises(TrainingError, match="empty: expected"):
