@@ -60,6 +60,8 @@ class Summary:
 
     modules: Mapping[str, Anatomy]
     """By the module's name in the file; modules that ComfyUI cannot read under any name are missing."""
+    patches: Mapping[PatchKey, Patch]
+    """What ComfyUI makes of them, by the module's name and ".weight" or ".bias"."""
     unread: tuple[str, ...]
     """Tensors that belong to no LoRA family that ComfyUI reads."""
     base: bases.Base | None
@@ -104,7 +106,7 @@ def summarise(file: LoraFile) -> Summary:
     base, evidence = guessed or (None, "")
     known = bases.lora_names(base) if base else None
     unknown = tuple(key for key in tensors.taken if module_of(key) not in known) if known is not None else ()
-    return Summary(modules, tuple(tensors.untaken()), base, evidence, unknown)
+    return Summary(modules, loaded, tuple(tensors.untaken()), base, evidence, unknown)
 
 
 def match(file: LoraFile, unet: Target | None, clip: Target | None) -> Adapter:

@@ -53,7 +53,7 @@ class LoraFile:
 
     identity: Identity
     tensors: Mapping[str, torch.Tensor]
-    """Tensors by name, on the CPU, finite, in the file's own types. Never write to them: they are shared."""
+    """Tensors by name, on the CPU, in the file's own types; finite if `read` made it. Never write to them: shared."""
     metadata: Mapping[str, str]
     """The header's `__metadata__`; empty where the file has none."""
 
@@ -81,8 +81,35 @@ def read(path: str | Path) -> LoraFile:
     return _read(identify(path))
 
 
+def inspect(path: str | Path) -> LoraFile:
+    """The file at `path` as it is, values that are not finite included; not cached. Raises UnreadableFileError."""
+    return _parse(identify(path))
+
+
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """How many NaN or infinite values each tensor has, for those that have any."""
+    found = {}
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point():
+            # isfinite knows no 8-bit types
+            finite = torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor)
+            if not finite.all():
+                found[key] = int((~finite).sum())
+    return found
+
+
 @lru_cache(maxsize=CACHED_FILES)
 def _read(identity: Identity) -> LoraFile:
+    file = _parse(identity)
+    for key, count in not_finite(file.tensors).items():
+        raise TensorError(
+            f"{file.name}: tensor {key} has {count} NaN or infinite values of {file.tensors[key].numel()}; expected "
+            "finite numbers. The training diverged or the export overflowed: use an earlier checkpoint."
+        )
+    return file
+
+
+def _parse(identity: Identity) -> LoraFile:
     path = Path(identity.path)
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise UnreadableFileError(f"{path.name} is a pickled checkpoint ({path.suffix}). {HOW_TO_CONVERT}")
@@ -102,7 +129,6 @@ def _read(identity: Identity) -> LoraFile:
         ) from error
     if not tensors:
         raise UnreadableFileError(f"{path.name} holds no tensor. Expected LoRA weights; download or export it again.")
-    _check_finite(path.name, tensors)
     found = header.get("__metadata__")
     metadata = {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
     return LoraFile(identity, MappingProxyType(tensors), MappingProxyType(metadata))
@@ -141,16 +167,3 @@ def _truncated(name: str, expected: int, found: int, at_least: str = "") -> str:
         f"{name} is truncated: its header promises {at_least}{expected} bytes, the file has {found}. "
         "Download or copy it again."
     )
-
-
-def _check_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
-    for key, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            continue
-        # isfinite knows no 8-bit types
-        finite = torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor)
-        if not finite.all():
-            raise TensorError(
-                f"{name}: tensor {key} has {int((~finite).sum())} NaN or infinite values of {tensor.numel()}; expected "
-                "finite numbers. The training diverged or the export overflowed: use an earlier checkpoint."
-            )

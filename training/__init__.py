@@ -12,6 +12,7 @@ From Python, with tensors instead of a folder:
 How the room is divided; imports run downwards only:
 
     train.py       makes the pack importable, nothing else
+    describe.py    shows what is in any LoRA file; describe_cli.py prints what mixlora_core/description.py finds out
     cli.py         options and TOML -> settings; the order of work; what the user sees
     export.py      a trained LoRA -> one file that ComfyUI, A1111 and diffusers read; checks what it wrote
     metadata.py    what the file says about itself, and its hashes

@@ -8,7 +8,7 @@ from pathlib import Path
 HERE = Path(__file__).absolute().parent
 
 
-def _room() -> str:
+def room() -> str:
     """The package that holds the trainer's modules, made importable where the pack is not installed."""
     if __package__:
         return __package__
@@ -22,4 +22,4 @@ def _room() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(importlib.import_module(f"{_room()}.cli").main())
+    sys.exit(importlib.import_module(f"{room()}.cli").main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import subprocess
 import sys
 import zipfile
@@ -50,6 +51,18 @@ def test_trainer_starts_from_the_archive(installed, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout
+
+
+def test_describe_works_from_the_archive(comfyui, installed, tmp_path, root):
+    script = installed / "custom_nodes" / FOLDER / "training" / "describe.py"
+    done = subprocess.run(
+        [sys.executable, *(["-P"] if sys.version_info >= (3, 11) else []), str(script),
+         str(root / "standin" / "weights" / "monet.safetensors")],
+        cwd=tmp_path, capture_output=True, text=True, encoding="utf-8",
+        env={**os.environ, "COMFYUI_PATH": str(comfyui), "PYTHONUTF8": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "ComfyUI: yes (56 of 56 modules)" in done.stdout and "monet style" in done.stdout
 
 
 def test_a_server_that_cannot_start_shows_its_log(comfyui, tmp_path):
