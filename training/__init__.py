@@ -21,7 +21,9 @@ How the room is divided; imports run downwards only:
     loop.py        the training loop, from tensors to a trained LoRA          (pure torch)
     objective.py   noise, target, loss weights, learning rate, clipping        (pure torch)
     checkpoint.py  the state of an unfinished run; when it is saved; signals   (pure torch)
-    lora.py        low-rank layers on one flat fp32 parameter                  (pure torch)
+    lora.py        all low-rank factors as one flat fp32 parameter             (pure torch)
+    lowrank.py     a frozen layer and its adapter, forward and backward        (pure torch)
+    targets.py     which layers and blocks are adapted                         (pure torch)
     draw.py        what micro-batch number k is: pictures, timesteps, noise    (pure torch)
     samples.py     latents, contexts, which belongs to which; batches          (pure torch)
     files.py       hashes of tensors; bytes and atomic writing, from the core  (pure torch)
@@ -30,5 +32,6 @@ How the room is divided; imports run downwards only:
 Three decisions carry the rest. All that is trained is one flat vector, so the optimizer, the norm, the finite check,
 the moving average and the saved state each handle one tensor. All randomness is a function of the seed and of the
 number of the sample, so a resumed run needs no generator state, and a batch of 4 sees the same samples as 4 accumulated
-batches of 1. And the base's UNet is ComfyUI's own, untouched: adapters are hooks, there only while training runs.
+batches of 1. And the base's UNet is ComfyUI's own, untouched: an adapted layer has another forward, only while training
+runs.
 """

@@ -56,9 +56,7 @@ def export(
     data = serialise(tensors, metadata)
     write_atomically(path, data)
     _check_loads(path, model, lora, tensors)
-    changes = ((lora.up[name] @ lora.down[name]).detach().square().sum() for name in lora.names)
-    norm = lora.scale * torch.stack(list(changes)).sum().sqrt().item()
-    return Exported(path, len(lora.names), len(data), metadata["sshs_model_hash"], norm)
+    return Exported(path, len(lora.names), len(data), metadata["sshs_model_hash"], _norm(lora))
 
 
 def file_tensors(lora: LoRA, unet_config: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -84,6 +82,13 @@ def file_prefixes(names: Iterable[str], unet_config: Mapping[str, Any]) -> dict[
     if unnamed := [name for name in names if name not in prefixes]:
         raise TrainingError(f"ComfyUI knows no diffusers name for {len(unnamed)} layer(s): {', '.join(unnamed)}.")
     return prefixes
+
+
+def _norm(lora: LoRA) -> float:
+    """From the factors' small Gram matrices: ‖up @ down‖² is the sum over (upᵀ up) * (down downᵀ)."""
+    pairs = [(lora.up[name].flatten(1), lora.down[name].flatten(1)) for name in lora.names]
+    squares = [((up.t() @ up) * (down @ down.t())).sum() for up, down in pairs]
+    return lora.scale * torch.stack(squares).sum().clamp(min=0).sqrt().item()
 
 
 def _check_values(lora: LoRA, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -15,10 +15,11 @@ from .base import Base
 from .checkpoint import Autosave, State
 from .draw import Draw, Draws
 from .files import digest
-from .lora import LoRA, attention_layers
+from .lora import LoRA
 from .objective import clip_norm_, learning_rate, min_snr_weight, noisy_and_target
 from .samples import Samples
 from .settings import TrainingError, TrainSettings
+from .targets import target_layers
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's state beside its step count
 _FP16_LOSS_SCALE = 2.0**12  # gradients of a mean over tens of thousands of numbers lie below fp16's smallest otherwise
@@ -113,7 +114,8 @@ class _Run:
         device, layout = base.device, torch.channels_last if settings.channels_last else torch.contiguous_format
         base.unet.requires_grad_(False).eval().to(memory_format=layout)
         self.layout = layout
-        self.lora = LoRA(attention_layers(base.unet), settings.rank, settings.alpha, seed=settings.seed, device=device)
+        layers = target_layers(base.unet, settings.targets, settings.blocks)
+        self.lora = LoRA(layers, settings.rank, settings.alpha, seed=settings.seed, device=device)
         self.optimizer = torch.optim.AdamW([self.lora.flat], settings.lr, weight_decay=settings.weight_decay)
         self.ema = self.lora.flat.detach().clone() if settings.ema else None
         self.losses: list[float] = []
@@ -151,7 +153,7 @@ class _Run:
             drawn = self.draws.batch_at(self.step * settings.accumulate + batch)
             pictures += [sample.picture for sample in drawn]
             loss = self._losses(drawn)
-            (loss.mean() * (self.loss_scale / settings.accumulate)).backward()
+            self.lora.backward(loss.mean() * (self.loss_scale / settings.accumulate))
             losses.append(loss.detach())
         gathered = torch.cat(losses)
         self.lora.gradient.div_(self.loss_scale)

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
+TARGETS = ("attention", "ff", "proj", "conv")
+"""Kinds of layers that can be adapted."""
+
 
 class TrainingError(Exception):
     """Something that the user can mend; the message says what was expected, what was found and what to do."""
@@ -39,6 +42,15 @@ class TrainSettings:
     trigger: str = _option(
         "", str, "words that ask for the style in a prompt; added to every caption that lacks them", shapes_result=False
     )
+    targets: str = _option(
+        "attention", str, 'kinds of layers to adapt, joined by "+": attention; ff (feed-forward); proj (in and out of '
+        'the transformers); conv (residual, down, up); or "all"',
+        lambda v: v == "all" or (set(v.split("+")) <= set(TARGETS) and len(set(v.split("+"))) == v.count("+") + 1),
+        f'"all" or some of {", ".join(TARGETS)}, joined by "+"',
+    )  # fmt: skip
+    blocks: str = _option(
+        "all", str, 'blocks to adapt: "all", or patterns such as "middle output" or "input.[4-8], output.3"'
+    )
     rank: int = _option(4, int, "rank of the adapter", lambda v: v >= 1, "1 or more")
     alpha: float = _option(
         None, float, "the adapter is scaled by alpha / rank (default: equal to rank)", lambda v: v > 0, "more than 0"
@@ -51,7 +63,7 @@ class TrainSettings:
     warmup: float = _option(
         0.05, float, "share of the steps in which the learning rate rises", lambda v: 0 <= v < 1, "0 or more, below 1"
     )
-    weight_decay: float = _option(0.01, float, "AdamW's weight decay", lambda v: v >= 0, "0 or more")
+    weight_decay: float = _option(0.01, float, "weight decay, as in AdamW", lambda v: v >= 0, "0 or more")
     clip_norm: float = _option(1.0, float, "longest gradient, 0 for no limit", lambda v: v >= 0, "0 or more")
     min_snr: float = _option(
         5.0, float, "gamma of the min-SNR loss weights (arXiv 2303.09556), 0 for none", lambda v: v >= 0, "0 or more"

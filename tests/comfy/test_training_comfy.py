@@ -11,11 +11,12 @@ from mixlora.training.dataset import count_chunks, encode, find_pictures, tokeni
 from mixlora.training.export import export, file_tensors
 from mixlora.training.files import serialise
 from mixlora.training.loop import NonFiniteLossError, train
-from mixlora.training.lora import LoRA, attention_layers
+from mixlora.training.lora import LoRA
 from mixlora.training.metadata import describe
 from mixlora.training.objective import noisy_and_target
 from mixlora.training.samples import Samples
 from mixlora.training.settings import TrainingError, TrainSettings
+from mixlora.training.targets import target_layers
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -98,7 +99,7 @@ def test_the_default_file_is_half_precision_and_repeatable(model, samples, train
 
 def test_an_adapter_that_learned_nothing_or_broke_is_not_written(model, trained, tmp_path):
     path = tmp_path / "o.safetensors"
-    untrained = LoRA(attention_layers(model.model.diffusion_model), 4, 4.0)
+    untrained = LoRA(target_layers(model.model.diffusion_model), 4, 4.0)
     with pytest.raises(TrainingError, match=r"56 of 168 tensors are unusable, first .*lora_up.weight is zero"):
         export(untrained, path, model, {})
     with torch.no_grad():
@@ -144,6 +145,7 @@ def test_training_leaves_the_model_as_it_was(models, samples):
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
     modules = list(model.model.modules())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    assert not any("forward" in vars(module) for module in modules)
 
 
 def test_a_bf16_base_trains_an_fp32_adapter(models, model, samples):
