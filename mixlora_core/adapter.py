@@ -53,6 +53,14 @@ class Target:
     shape_of: Callable[[str], Sequence[int] | None]
     """Shape of a weight by its name in the model; None where the model has no such weight."""
 
+    def shape_at(self, key: PatchKey) -> tuple[int, ...] | None:
+        """Shape of what a patch changes: a weight, or the part of a fused one."""
+        shape = self.shape_of(key if isinstance(key, str) else key[0])
+        if shape is None or isinstance(key, str):
+            return None if shape is None else tuple(shape)
+        dim, _, length = key[1]
+        return tuple(length if i == dim else size for i, size in enumerate(shape))
+
 
 @dataclass(frozen=True, eq=False)
 class Summary:
@@ -126,7 +134,7 @@ def match(file: LoraFile, unet: Target | None, clip: Target | None) -> Adapter:
     homeless: list[str] = []
     for key, patch in _load(file, tensors, names).items():
         for target, half in halves:
-            shape = target.shape_of(key if isinstance(key, str) else key[0])
+            shape = target.shape_at(key)
             if shape is not None:
                 anatomies[key] = _fitted(file, names, key, patch, shape, target)
                 half[key] = patch
@@ -189,9 +197,6 @@ def _fitted(
     file: LoraFile, names: Mapping[str, PatchKey], key: PatchKey, patch: Patch, shape: Sequence[int], target: Target
 ) -> Anatomy:
     """The patch's anatomy, once it is sure to fit the weight: ComfyUI would log an error and leave the layer out."""
-    if not isinstance(key, str):  # a part of a fused weight
-        dim, _, length = key[1]
-        shape = [length if i == dim else size for i, size in enumerate(shape)]
     module = next(
         (name for name, k in names.items() if k == key and any(t.startswith(name) for t in file.tensors)), key
     )

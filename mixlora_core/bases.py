@@ -139,6 +139,11 @@ def guess(modules: Mapping[str, Anatomy], metadata: Mapping[str, str]) -> tuple[
     return (max(candidates, key=lambda base: known(base, modules)), evidence) if candidates else None
 
 
+def of_config(unet_config: Mapping[str, Any]) -> Base | None:
+    """The first base whose text conditioning is as wide as that of a model with this configuration."""
+    return next((base for base in BASES if base.width == unet_config.get("context_dim")), None)
+
+
 def known(base: Base, modules: Iterable[str]) -> int:
     """How many of the module names exist in `base`."""
     names = lora_names(base)

@@ -87,7 +87,7 @@ def describe(path: str | Path) -> Description:
         formats=Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()),
         layouts=Counter(layouts.layout_of(module).name for module in summary.modules),
         targets=Counter(layouts.target_of(module) for module in summary.modules),
-        objections=_objections(tensors, summary),
+        objections=objections(tensors, summary),
         changes=changes,
         unmeasured=unmeasured,
         trigger_words=trigger_words(file.metadata),
@@ -118,8 +118,8 @@ def _shape(anatomy: Anatomy) -> tuple[int, ...] | None:
     return (anatomy.rows, anatomy.columns) if anatomy.rows and anatomy.columns else None
 
 
-def _objections(tensors: Mapping[str, Tensor], summary: Summary) -> dict[str, str]:
-    """What keeps each program from reading every module of the file."""
+def objections(tensors: Mapping[str, Tensor], summary: Summary) -> dict[str, str]:
+    """Program -> what keeps it from reading every module of the file; "" if nothing does."""
     found: dict[str, list[str]] = {COMFYUI: [], layouts.A1111: [], layouts.DIFFUSERS: []}
     missing = _unknown_modules(summary)
     if summary.base is None:

@@ -81,11 +81,18 @@ class LayerEnergies:
         return (self._calculate(row, present, weight.clone()) - weight).norm().item()
 
     def _calculate(self, row: int, strengths: Sequence[tuple[int, float]], weight: Tensor) -> Tensor:
-        key = self.layers[row]
-        name, *part = (key,) if isinstance(key, str) else key  # a part of a fused weight may come with a function
-        function = part[1] if len(part) > 1 else None
-        patches = [(strength, self._patches[row][index], 1.0, None, function) for index, strength in strengths]
-        return comfy.lora.calculate_weight(patches, weight, name)
+        return applied(self.layers[row], [(self._patches[row][index], c) for index, c in strengths], weight)
+
+
+def applied(key: PatchKey, patches: Sequence[tuple[Patch, float]], weight: Tensor) -> Tensor:
+    """The weight (of a fused one only the key's part) with the patches at their strengths, by ComfyUI's arithmetic.
+
+    `weight` is changed in place.
+    """
+    name, *part = (key,) if isinstance(key, str) else key  # a part of a fused weight may come with a function
+    function = part[1] if len(part) > 1 else None
+    entries = [(strength, patch, 1.0, None, function) for patch, strength in patches]
+    return comfy.lora.calculate_weight(entries, weight, name)
 
 
 def factor_gram(factors: Sequence[tuple[Tensor, Tensor, float]], device: torch.device | str = "cpu") -> Tensor:

@@ -81,14 +81,20 @@ def _lora(weights: Sequence[Any]) -> Anatomy:
         raise MisfitError(f"lora_up {_x(up.shape)} and lora_down {_x(down.shape)} do not multiply")
     if mid is not None and (mid.dim() != 4 or tuple(mid.shape[:2]) != (rank, rank)):
         raise MisfitError(f"lora_mid has the shape {_x(mid.shape)}, expected {rank}x{rank}xKxK")
-    plain = mid is None and dora_scale is None and reshape is None
+    plain = dora_scale is None and reshape is None
+    # a Tucker core between the factors belongs to the second: the rank stays
+    across = (
+        down.flatten(1)
+        if mid is None or not plain
+        else torch.einsum("rskl,si->rikl", mid.float(), down.flatten(1).float()).flatten(1)
+    )
     return Anatomy(
         "DoRA" if dora_scale is not None else "LoCon" if math.prod(kernel) > 1 else "LoRA",
         rank,
         alpha,
         rows=None if reshape else up.shape[0],  # reshape_weight pads the model's weight before
         columns=None if reshape else down[0].numel() * (1 if mid is None else math.prod(kernel)),
-        factors=(up.flatten(1), down.flatten(1), 1.0 if alpha is None else alpha / rank) if plain else None,
+        factors=(up.flatten(1), across, 1.0 if alpha is None else alpha / rank) if plain else None,
         linear=dora_scale is None and reshape is None,
         magnitude=dora_scale,
     )

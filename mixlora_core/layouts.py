@@ -8,10 +8,13 @@ their loaders and a test of twelve layouts showed it: of all of them only `lora_
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 A1111, DIFFUSERS = "A1111, Forge", "diffusers"
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,20 @@ _TARGETS = (
 def layout_of(module: str) -> Layout:
     """The layout in which a module is named."""
     return next((layout for layout in LAYOUTS if re.match(layout.pattern, module)), OTHER)
+
+
+def best_names(names: Mapping[str, Key]) -> dict[Key, str]:
+    """For every weight the name that most programs know; `names` maps all names that ComfyUI knows to their weights."""
+    two_encoders = any(name.startswith("lora_te2_") for name in names)
+
+    def rank(name: str) -> tuple:
+        numbered = re.match(r"lora_te\d_", name) is not None
+        return ((*LAYOUTS, OTHER).index(layout_of(name)), numbered != two_encoders, name)
+
+    best: dict[Key, str] = {}
+    for name in sorted(names, key=rank):
+        best.setdefault(names[name], name)
+    return best
 
 
 def target_of(module: str) -> str:

@@ -12,8 +12,9 @@ from .adapter import TEXT_ENCODER_PREFIXES, Adapter, Summary, module_of
 from .families import Anatomy
 from .lora_file import LoraFile
 from .metadata import trigger_words
+from .saving import SavedMix
 from .stack import StyleStack
-from .weighted_mix import HalfResult, MixResult, MixSettings
+from .weighted_mix import HalfResult, MixPlan, MixSettings
 
 EXAMPLES = 3
 
@@ -45,8 +46,8 @@ def describe_file(file: LoraFile, summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def describe_mix(stack: StyleStack, settings: MixSettings, result: MixResult) -> str:
-    """The report of MixLoRAWeights: the coefficients that were applied, the limit, and what was left out."""
+def describe_mix(stack: StyleStack, settings: MixSettings, result: MixPlan) -> str:
+    """The report of MixLoRAWeights: the coefficients that are applied, the limit, and what was left out."""
     mode = f"{settings.mode} {settings.total:g}" if settings.mode == "sum to total" else settings.mode
     lines = [f"mode: {mode}; LoRAs in the stack: {len(stack.entries)}"]
     if not stack.entries:
@@ -66,6 +67,32 @@ def describe_mix(stack: StyleStack, settings: MixSettings, result: MixResult) ->
                 f"largest |dW|/|W| before: {half.largest:.4g}"
             )
     lines += [f"- note: {name} stands in the stack more than once and is applied each time" for name in stack.repeated]
+    return "\n".join(lines)
+
+
+def describe_saved(stack: StyleStack, settings: MixSettings, saved: SavedMix) -> str:
+    """The report of SaveMixedLoRA: the file, how far it is from the mix, who reads it, and the mix itself."""
+    pairs = [layer for layer in saved.content.layers if layer.rank]
+    ranks = sorted({layer.rank for layer in pairs}) or [0]
+    worst = sorted(saved.content.layers, key=lambda layer: -layer.error / (layer.norm or 1))[:EXAMPLES]
+    refused = [f"{program} ({why})" for program, why in saved.objections.items() if why]
+    lines = [
+        f"saved: {saved.lora_name}",
+        f"- file: {saved.path}, {saved.bytes / 1e6:.2f} MB, hash {saved.sha256[:12]}",
+        f"- layers: {len(pairs)} of {_range('rank', ranks)}"
+        + (
+            f", and {len(saved.content.layers) - len(pairs)} biases and norms"
+            if len(pairs) < len(saved.content.layers)
+            else ""
+        ),
+        f"- error against the mix: {100 * saved.content.error:.3g} % in all (|dW - file| / |dW|); the worst layers:",
+        *(f"  - {100 * layer.error / (layer.norm or 1):.3g} % in {layer.name}, rank {layer.rank}" for layer in worst),
+        f"- read by: {', '.join(program for program, why in saved.objections.items() if not why) or 'no program'}",
+        *(["- not read by: " + "; ".join(refused)] if refused else []),
+        "- use it at strength 1, for model and text encoder",
+        "",
+        describe_mix(stack, settings, saved.plan),
+    ]
     return "\n".join(lines)
 
 

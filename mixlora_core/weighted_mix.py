@@ -56,18 +56,34 @@ class HalfResult:
 
 
 @dataclass(frozen=True, eq=False)
-class MixResult:
-    """The patched model and CLIP, and what was done. `clip` and `clip_half` are None where no CLIP came in."""
+class MixPlan:
+    """What will be applied. `clip_half` is None where no CLIP came in."""
 
-    model: Any
-    clip: Any
     adapters: tuple[Adapter, ...]
     model_half: HalfResult
     clip_half: HalfResult | None
 
 
+@dataclass(frozen=True, eq=False)
+class MixResult(MixPlan):
+    """The patched model and CLIP (None where none came in), and what was done."""
+
+    model: Any
+    clip: Any
+
+
 def mix(model: Any, clip: Any, stack: StyleStack, settings: MixSettings) -> MixResult:
     """Applies the stack to clones of a MODEL and, if there is one, a CLIP; all or nothing. Raises AdapterError."""
+    found = plan(model, clip, stack, settings)
+    mixed = _patched(model, [a.model_patches for a in found.adapters], found.model_half)
+    mixed_clip = clip
+    if found.clip_half is not None:
+        mixed_clip = _patched(clip, [a.clip_patches for a in found.adapters], found.clip_half)
+    return MixResult(found.adapters, found.model_half, found.clip_half, mixed, mixed_clip)
+
+
+def plan(model: Any, clip: Any, stack: StyleStack, settings: MixSettings) -> MixPlan:
+    """The stack matched to a MODEL and, if there is one, a CLIP, and all coefficients. Raises AdapterError."""
     unet, text = execution.unet_target(model), execution.clip_target(clip) if clip is not None else None
     adapters = tuple(match(entry.file, unet, text) for entry in stack.entries)
     for adapter in adapters:
@@ -76,20 +92,20 @@ def mix(model: Any, clip: Any, stack: StyleStack, settings: MixSettings) -> MixR
                 "MixLoRA: %s is applied in part: %d of its %d tensors have no place in this model (for example %s).",
                 *(adapter.file.name, len(adapter.left_out), len(adapter.file.tensors), adapter.left_out[0]),
             )
-    mixed_model, model_half = _mix_half(
+    model_half = _coefficients(
         model, [a.model_patches for a in adapters], [entry.strength_model for entry in stack.entries], settings
     )
     if clip is None:
-        return MixResult(mixed_model, None, adapters, model_half, None)
-    mixed_clip, clip_half = _mix_half(
+        return MixPlan(adapters, model_half, None)
+    clip_half = _coefficients(
         clip, [a.clip_patches for a in adapters], [entry.strength_clip for entry in stack.entries], settings
     )
-    return MixResult(mixed_model, mixed_clip, adapters, model_half, clip_half)
+    return MixPlan(adapters, model_half, clip_half)
 
 
-def _mix_half(
+def _coefficients(
     owner: Any, patches: Sequence[Mapping[PatchKey, Patch]], strengths: Sequence[float], settings: MixSettings
-) -> tuple[Any, HalfResult]:
+) -> HalfResult:
     # An adapter without weights on this half does not count on it, nor does one of strength 0.
     speaking = [index for index, strength in enumerate(strengths) if strength != 0 and patches[index]]
     asked = [strengths[index] for index in speaking]
@@ -109,10 +125,14 @@ def _mix_half(
     applied: list[dict[PatchKey, float]] = [{} for _ in strengths]
     for column, index in enumerate(speaking):
         applied[index] = {key: values[rows[key]][column] for key in patches[index]}
-    result = execution.patched(owner, [(patches[i], _uniform(applied[i])) for i in speaking])
     limited = int((before > settings.limit).sum()) if before is not None else 0
     largest = before.max().item() if before is not None else None
-    return result, HalfResult(tuple(strengths), tuple(applied), len(layers), limited, largest)
+    return HalfResult(tuple(strengths), tuple(applied), len(layers), limited, largest)
+
+
+def _patched(owner: Any, patches: Sequence[Mapping[PatchKey, Patch]], half: HalfResult) -> Any:
+    sets = [(mapping, _uniform(applied)) for mapping, applied in zip(patches, half.applied, strict=True) if applied]
+    return execution.patched(owner, sets)
 
 
 def _within_limit(coefficients: Tensor, energies: LayerEnergies, limit: float) -> tuple[Tensor, Tensor]:

@@ -7,12 +7,14 @@ from comfy_api.latest import ComfyExtension, io
 from .composite import ApplyLoRAComposite, LoRACompositeSampler
 from .encode_text import EncodeTextPerLoRA
 from .mix_weights import MixLoRAWeights
+from .save_mixed_lora import SaveMixedLoRA
 from .style_lora import LoadStyleLoRA
 from .switch import ApplyLoRASwitch, LoRASwitchSampler
 
 NODES: tuple[type[io.ComfyNode], ...] = (
     LoadStyleLoRA,
     MixLoRAWeights,
+    SaveMixedLoRA,
     LoRASwitchSampler,
     ApplyLoRASwitch,
     LoRACompositeSampler,

@@ -14,6 +14,37 @@ from ..mixlora_core.weighted_mix import MixSettings, mix
 from ._schema import LoraStackType, StyleStackType, schema
 
 
+def mix_inputs() -> list[io.Input]:
+    """How strengths become coefficients: the inputs that every node has which blends a stack as weights."""
+    return [
+        io.Combo.Input(
+            "mode",
+            options=list(mixing.MODES),
+            default=mixing.SUM,
+            tooltip="sum: strengths as they are, the same bits as chained LoRA loaders. sum to total: absolute "
+            "strengths scaled to add up to total. 1/sqrt(N): strengths divided by the root of their number. "
+            "equal energy: in every layer each LoRA's change is brought to the same size first.",
+        ),
+        io.Float.Input(
+            "total",
+            default=1.0,
+            min=0.0,
+            max=100.0,
+            step=0.01,
+            tooltip='What the strengths add up to in the mode "sum to total"; other modes ignore it.',
+        ),
+        io.Float.Input(
+            "limit",
+            default=0.0,
+            min=0.0,
+            max=100.0,
+            step=0.01,
+            tooltip="Largest allowed |dW|/|W| of a layer; above it the whole blend of that layer is scaled "
+            "down. 0 is no limit. 0.1 is a strong change, 0.3 usually breaks the picture.",
+        ),
+    ]
+
+
 class MixLoRAWeights(io.ComfyNode):
     """Blends the LoRAs of a stack into one model."""
 
@@ -29,31 +60,7 @@ class MixLoRAWeights(io.ComfyNode):
             search_aliases=["lora mixer", "multi lora", "lora stack", "apply lora stack", "normalize lora"],
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model. It is not changed; a patched clone comes out."),
-                io.Combo.Input(
-                    "mode",
-                    options=list(mixing.MODES),
-                    default=mixing.SUM,
-                    tooltip="sum: strengths as they are, the same bits as chained LoRA loaders. sum to total: absolute "
-                    "strengths scaled to add up to total. 1/sqrt(N): strengths divided by the root of their number. "
-                    "equal energy: in every layer each LoRA's change is brought to the same size first.",
-                ),
-                io.Float.Input(
-                    "total",
-                    default=1.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.01,
-                    tooltip='What the strengths add up to in the mode "sum to total"; other modes ignore it.',
-                ),
-                io.Float.Input(
-                    "limit",
-                    default=0.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.01,
-                    tooltip="Largest allowed |dW|/|W| of a layer; above it the whole blend of that layer is scaled "
-                    "down. 0 is no limit. 0.1 is a strong change, 0.3 usually breaks the picture.",
-                ),
+                *mix_inputs(),
                 io.Clip.Input("clip", optional=True, tooltip="The text encoder. Without it only the model is patched."),
                 StyleStackType.Input("stack", optional=True, tooltip="LoRAs from Load Style LoRA."),
                 LoraStackType.Input(

@@ -121,7 +121,7 @@ def _training(metadata: Mapping[str, str]) -> Iterable[tuple[str, str]]:
         there = [(key, how) for key, how in parts if metadata.get(key, "None") not in ("None", "", "{}")]
         shown.update(key for key, _ in there)
         if there:
-            yield label, ", ".join(how.format(" ".join(metadata[key].split())) for key, how in there)
+            yield label, "; ".join(how.format(" ".join(metadata[key].split())) for key, how in there)
     others = len(metadata.keys() - shown)
     if not metadata:
         yield "metadata", "none"

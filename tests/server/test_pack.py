@@ -11,8 +11,8 @@ from mixlora.tools.graph import to_prompt, widgets
 
 VISIBLE = ("required", "optional")
 NODES = [
-    "LoadStyleLoRA", "MixLoRAWeights", "LoRASwitchSampler", "ApplyLoRASwitch", "LoRACompositeSampler",
-    "ApplyLoRAComposite", "EncodeTextPerLoRA",
+    "LoadStyleLoRA", "MixLoRAWeights", "SaveMixedLoRA", "LoRASwitchSampler", "ApplyLoRASwitch",
+    "LoRACompositeSampler", "ApplyLoRAComposite", "EncodeTextPerLoRA",
 ]  # fmt: skip
 
 
@@ -23,7 +23,7 @@ def test_node_is_there_and_explains_itself(object_info, name):
     assert info["description"]
     assert info["category"].startswith("MixLoRA/")
     assert info["python_module"] == "custom_nodes.mixlora"
-    inputs = {key: spec for group in info["input"].values() for key, spec in group.items()}
+    inputs = {key: spec for group in VISIBLE for key, spec in info["input"].get(group, {}).items()}
     assert [key for key, spec in inputs.items() if not spec[1].get("tooltip")] == []
     assert len(info["output_tooltips"]) == len(info["output"])
     assert all(info["output_tooltips"])
