@@ -44,10 +44,16 @@ def raw_bytes(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def previous(path: Path) -> Path:
+    """Where `write_atomically` keeps the file that it replaces."""
+    return path.with_name(path.name + ".previous")
+
+
+def write_atomically(path: Path, data: bytes, *, keep_previous: bool = False) -> None:
     """Replaces `path` by `data` in one step: a crash, a full disk or a kill leaves the old file or the new one.
 
-    Raises OSError as the operating system does; the old file is then untouched and no temporary file is left.
+    With `keep_previous` the old file stays as `previous(path)`; a kill between the two renames leaves it under that
+    name alone. Raises OSError as the operating system does; the old file is then untouched and no temporary file left.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -55,6 +61,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if keep_previous and path.exists():
+            os.replace(path, previous(path))
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

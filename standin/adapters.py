@@ -22,6 +22,7 @@ OPTIONS = {
     "min-snr": 1.0,
     "resolution": 128,
     "seed": 0,
+    "validation": 0,
 }
 """Options of training/train.py. Few steps at a high rate: the world is small."""
 

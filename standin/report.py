@@ -18,9 +18,9 @@ from pathlib import Path
 from PIL import Image
 
 from ..benchmarks.results import FOLDER, Row, table, write_results
+from ..mixlora_core.contact_sheet import Cell, contact_sheet
+from ..mixlora_core.contact_sheet import Row as SheetRow
 from ..standalone import import_comfy
-from ..tools.contact_sheet import Cell, contact_sheet
-from ..tools.contact_sheet import Row as SheetRow
 from . import measures
 from .build import NAME, build_checkpoint
 from .measures import SWEEP, Extent

@@ -19,11 +19,11 @@ from typing import NamedTuple
 from PIL import Image
 
 from .. import standalone
+from ..mixlora_core.contact_sheet import Cell, Row, contact_sheet
 from ..standin.styles import TRIGGERS
 from . import comfyui as installation
 from . import links, standin_files, workflows
 from .client import Client, NodeError, Result
-from .contact_sheet import Cell, Row, contact_sheet
 from .graph import Json, with_widgets
 from .server import Server, ServerError
 

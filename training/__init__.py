@@ -13,14 +13,24 @@ How the room is divided; imports run downwards only:
 
     train.py       makes the pack importable, nothing else
     describe.py    shows what is in any LoRA file; describe_cli.py prints what mixlora_core/description.py finds out
-    cli.py         options and TOML -> settings; the order of work; what the user sees
+    cli.py         the order of work; exit codes
+    options.py     command line and TOML file -> Job
+    run_folder.py  where a run's files lie; the lock against a second run
+    between.py     what happens between steps: validation, sample pictures, files on the way, curves
+    display.py     the progress bar, or lines where there is no terminal
+    board.py       TensorBoard, if asked for
+    curves.py      losses -> curves.png and losses.csv; chart.py draws them with Pillow
+    sample_pictures.py  prompts -> pictures through ComfyUI's sampler, on one sheet
     export.py      a trained LoRA -> one file that ComfyUI, A1111 and diffusers read; checks what it wrote
     metadata.py    what the file says about itself, and its hashes
     dataset.py     a folder of pictures and captions -> Samples; reports every problem at once
     base.py        a ComfyUI checkpoint -> Base: frozen UNet, noise schedule, kind of prediction
     loop.py        the training loop, from tensors to a trained LoRA          (pure torch)
     objective.py   noise, target, loss weights, learning rate, clipping        (pure torch)
-    checkpoint.py  the state of an unfinished run; when it is saved; signals   (pure torch)
+    watching.py    what the loop shows between two steps, and to whom          (pure torch)
+    validation.py  held-out pictures, always with the same noise               (pure torch)
+    checkpoint.py  the state of an unfinished run; when it is saved            (pure torch)
+    stopping.py    signals and time limits                                     (standard library)
     lora.py        all low-rank factors as one flat fp32 parameter             (pure torch)
     lowrank.py     a frozen layer and its adapter, forward and backward        (pure torch)
     targets.py     which layers and blocks are adapted                         (pure torch)

@@ -6,9 +6,9 @@ import hashlib
 
 from torch import Tensor
 
-from ..mixlora_core.writing import raw_bytes, serialise, tensor_bytes, write_atomically
+from ..mixlora_core.writing import previous, raw_bytes, serialise, tensor_bytes, write_atomically
 
-__all__ = ["digest", "raw_bytes", "serialise", "tensor_bytes", "write_atomically"]
+__all__ = ["digest", "previous", "raw_bytes", "serialise", "tensor_bytes", "write_atomically"]
 
 
 def digest(*tensors: Tensor) -> str:

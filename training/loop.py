@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,7 @@ from .objective import clip_norm_, learning_rate, min_snr_weight, noisy_and_targ
 from .samples import Samples
 from .settings import TrainingError, TrainSettings
 from .targets import target_layers
+from .watching import Watch
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's state beside its step count
 _FP16_LOSS_SCALE = 2.0**12  # gradients of a mean over tens of thousands of numbers lie below fp16's smallest otherwise
@@ -42,7 +43,7 @@ class Progress:
     """Before clipping."""
     lr: float
     samples_per_second: float
-    """Of this session, resumed steps not counted."""
+    """Of this session's steps, without what the watch does between them."""
 
 
 @dataclass(frozen=True)
@@ -66,43 +67,57 @@ def train(
     *,
     autosave: Autosave | None = None,
     on_step: Callable[[Progress], None] | None = None,
+    watch: Watch | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Trained:
     """Trains a LoRA for the base's attention layers on `samples`.
 
     Where the base lies and in which format it computes is the caller's choice; the samples move to it. With `autosave`
-    the state is written as it says, and also when `stop` answers true (asked before each batch) or a batch fails; a run
-    resumed from it is the uninterrupted run, on a CPU to the last bit. The finished run's state stays for the caller to
-    remove. Raises NonFiniteLossError, TrainingError for another run's state, OSError where a state cannot be written.
+    the state is written as it says, and also when `stop` answers true (asked before each batch) or anything fails; a
+    run resumed from it is the uninterrupted run, on a CPU to the last bit. The finished run's state stays for the
+    caller to remove. `watch` is called between steps, see Watch. Raises NonFiniteLossError, TrainingError for another
+    run's state, OSError where a stopped run cannot be written.
     """
     run = _Run(base, samples, settings)
-    if autosave and autosave.resume and autosave.path.exists():
-        run.restore(State.load(autosave.path, run.recipe))
-    started, first = time.monotonic(), run.step
+    if autosave and autosave.resume and autosave.exists():
+        state = autosave.load(run.recipe)
+        run.restore(state)
+        if watch:
+            watch.restore(state.tensors)
+    first, seconds, progress = run.step, 0.0, None
+
+    def save(write: Callable[[State], None] | None) -> None:
+        if write:
+            write(run.state(watch.tensors() if watch else {}))
 
     with run.lora.attached(base.unet):
-        while run.step < settings.steps:
+        while True:
             try:
+                if progress and on_step:
+                    on_step(progress)
+                if watch:
+                    watch(run)
+                if progress and autosave and autosave.due(run.step):
+                    save(autosave.try_to_save)
+                if run.step == settings.steps:
+                    break
+                began = time.monotonic()
                 losses = run.gradient(stop)
             except BaseException:  # whatever it was, the weights are those after the last whole step
-                if autosave:
-                    autosave.save(run.state())
+                save(autosave and autosave.save)
                 raise
             if losses is None:
                 break
             norm, lr = run.update(losses)
-            if autosave and autosave.due(run.step):
-                autosave.save(run.state())
-            if on_step:
-                speed = (run.step - first) * settings.global_batch / (time.monotonic() - started)
-                on_step(Progress(run.step, settings.steps, run.losses[-1], norm, lr, speed))
+            seconds += time.monotonic() - began
+            speed = (run.step - first) * settings.global_batch / seconds
+            progress = Progress(run.step, settings.steps, run.losses[-1], norm, lr, speed)
 
     finished = run.step == settings.steps
-    if autosave:
-        autosave.save(run.state())
-    if run.ema is not None:
-        with torch.no_grad():
-            run.lora.flat.copy_(run.ema)
+    if autosave:  # a finished run has its result, which may find room on a disk that the state does not
+        save(autosave.try_to_save if finished else autosave.save)
+    with torch.no_grad():
+        run.lora.flat.copy_(run.result)
     return Trained(run.lora, run.losses, finished)
 
 
@@ -137,6 +152,11 @@ class _Run:
     def step(self) -> int:
         return len(self.losses)
 
+    @property
+    def result(self) -> Tensor:
+        """What the adapter would be if the run ended now, as its flat vector."""
+        return self.lora.flat.detach() if self.ema is None else self.ema
+
     @cached_property
     def recipe(self) -> dict[str, Any]:
         base, settings = self.base, self.settings.shaping_result()
@@ -152,7 +172,7 @@ class _Run:
                 return None
             drawn = self.draws.batch_at(self.step * settings.accumulate + batch)
             pictures += [sample.picture for sample in drawn]
-            loss = self._losses(drawn)
+            loss = self.losses_of(self.samples, drawn)
             self.lora.backward(loss.mean() * (self.loss_scale / settings.accumulate))
             losses.append(loss.detach())
         gathered = torch.cat(losses)
@@ -173,14 +193,15 @@ class _Run:
         self.losses.append(losses.mean().item())
         return norm, lr
 
-    def state(self) -> State:
-        """Everything that the next steps depend on."""
+    def state(self, more: Mapping[str, Tensor]) -> State:
+        """Everything that the next steps depend on, and what the watch wants to find again."""
         flat = self.lora.flat
         moments = self.optimizer.state.get(flat, {})  # none before the first step
         tensors = {"flat": flat, **{name: moments.get(name, torch.zeros_like(flat)) for name in _MOMENTS}}
         if self.ema is not None:
             tensors["ema"] = self.ema
         tensors["losses"] = torch.tensor(self.losses)
+        tensors |= more
         return State(self.step, {name: tensor.detach().cpu() for name, tensor in tensors.items()}, self.recipe)
 
     def restore(self, state: State) -> None:
@@ -196,9 +217,10 @@ class _Run:
         }
         self.losses = tensors["losses"].tolist()
 
-    def _losses(self, drawn: list[Draw]) -> Tensor:
+    def losses_of(self, samples: Samples, drawn: Sequence[Draw]) -> Tensor:
+        """The weighted loss of each draw from `samples`, which lie where the base does."""
         device = self.base.device
-        batch = self.samples.gather(drawn)
+        batch = samples.gather(drawn)
         noise = torch.stack([sample.noise for sample in drawn]).to(device)
         timesteps = torch.tensor([sample.timestep for sample in drawn], device=device)
         signal = self.alphas_cumprod[timesteps]

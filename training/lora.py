@@ -93,6 +93,18 @@ class LoRA:
             for layer in layers:
                 del layer.forward  # the class's own shows again
 
+    @contextmanager
+    def holding(self, weights: Tensor) -> Iterator[None]:
+        """Within the block `flat` is `weights`; after it the former bits are back."""
+        former = self.flat.detach().clone()
+        with torch.no_grad():
+            self.flat.copy_(weights)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                self.flat.copy_(former)
+
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of a loss that was computed while attached to `gradient`."""
         loss.backward()

@@ -122,6 +122,18 @@ class Samples:
             moved[name] = [latent.to(device, torch.float32) for latent in getattr(self, name)]
         return replace(self, **moved, caption_of=self.rows)
 
+    def subset(self, pictures: Sequence[int]) -> Samples:
+        """These pictures alone, with all captions."""
+
+        def pick(each: Sequence[Any]) -> list[Any]:
+            return [each[i] for i in pictures] if len(each) else []
+
+        per_picture = {
+            name: pick(getattr(self, name)) for name in ("latents", "flipped", "repeats", "names", "captions")
+        }
+        sizes = None if self.sizes is None else self.sizes[list(pictures)]
+        return replace(self, **per_picture, caption_of=pick(self.rows), sizes=sizes)
+
     def _texts(self) -> dict[str, Tensor | None]:
         names = ("context", "empty", "pooled", "empty_pooled", "sizes")
         return {name: getattr(self, name) for name in names}

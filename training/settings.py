@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
@@ -24,11 +24,12 @@ def _option(
     *,
     choices: tuple[str, ...] | None = None,
     shapes_result: bool = True,
+    group: str = "training",
 ) -> Any:
     """A field that knows its help and its range; `shapes_result` False if the trained bytes don't depend on it."""
     if choices:
         allowed, expected = lambda value: value in choices, "one of " + ", ".join(choices)
-    details = dict(kind=kind, help=help, allowed=allowed, expected=expected, choices=choices)
+    details = dict(kind=kind, help=help, allowed=allowed, expected=expected, choices=choices, group=group)
     return field(default=default, metadata={**details, "shapes_result": shapes_result})
 
 
@@ -85,21 +86,11 @@ class TrainSettings:
         choices=("auto", "fp32", "bf16", "fp16"), shapes_result=False,
     )  # fmt: skip
     channels_last: bool = _option(True, bool, "keep the UNet's convolutions in channels-last order (faster)")
-    save_every: int = _option(
-        250, int, "steps between saves of the run's state, 0 for none", lambda v: v >= 0, "0 or more",
-        shapes_result=False,
-    )  # fmt: skip
-    save_minutes: float = _option(
-        10.0, float, "minutes between saves of the run's state, 0 for none", lambda v: v >= 0, "0 or more",
-        shapes_result=False,
-    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if self.alpha is None:
             object.__setattr__(self, "alpha", float(self.rank) if isinstance(self.rank, (int, float)) else 1.0)
-        problems = [problem for option in fields(self) if (problem := _problem(option, getattr(self, option.name)))]
-        if problems:
-            raise TrainingError("Settings out of range:\n" + "\n".join(f"  {problem}" for problem in problems))
+        _check(self)
 
     @property
     def global_batch(self) -> int:
@@ -112,6 +103,67 @@ class TrainSettings:
         return {name: value for name, value in asdict(self).items() if name in shaping}
 
 
+_not_negative: dict[str, Any] = dict(allowed=lambda v: v >= 0, expected="0 or more")
+_keep: dict[str, Any] = dict(group="keeping the run", shapes_result=False)
+_see: dict[str, Any] = dict(group="seeing the run", shapes_result=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What is seen and kept of a run. Raises TrainingError that lists all that is out of range or contradictory."""
+
+    save_every: int = _option(
+        250, int, "steps between saves of the run, 0 for none", **_not_negative, **_keep
+    )  # fmt: skip
+    save_minutes: float = _option(
+        10.0, float, "minutes between saves of the run, 0 for none", **_not_negative, **_keep
+    )  # fmt: skip
+    max_minutes: float = _option(
+        0.0, float, "save and stop so many minutes after the start, 0 for no limit", **_not_negative, **_keep
+    )  # fmt: skip
+    export_every: int = _option(
+        0, int, "steps between LoRA files on the way (NAME-step000500.safetensors), 0 for none",
+        **_not_negative, **_keep,
+    )  # fmt: skip
+    keep_best: bool = _option(
+        False, bool, "also write NAME-best.safetensors, the adapter of the best validation", **_keep
+    )  # fmt: skip
+    validation: float = _option(
+        0.1, float,
+        "pictures held out from training to see whether it learns or overfits: below 1 a share (at least two pictures; "
+        "none of a folder with fewer than ten), from 1 on their number, 0 for none",
+        lambda v: v >= 0 and (v < 1 or v == int(v)), "a share below 1 or a whole number", **_see,
+    )  # fmt: skip
+    validate_every: int = _option(100, int, "steps between validations", lambda v: v >= 1, "1 or more", **_see)
+    sample_every: int = _option(0, int, "steps between sample pictures, 0 for none", **_not_negative, **_see)
+    sample_prompts: tuple[str, ...] = _option(
+        (), tuple,
+        "prompts of the sample pictures, or a .txt file with one on each line (default: the captions of four pictures)",
+        lambda v: all(text.strip() for text in v), "prompts that are not empty", **_see,
+    )  # fmt: skip
+    sample_negative: str = _option("", str, "negative prompt of the sample pictures", **_see)
+    sample_seed: int = _option(0, int, "seed of the first sample picture, the next one has the next", **_see)
+    sample_steps: int = _option(20, int, "sampling steps of a sample picture", lambda v: v >= 1, "1 or more", **_see)
+    sample_cfg: float = _option(7.0, float, "guidance of the sample pictures", lambda v: v >= 1, "1 or more", **_see)
+    tensorboard: bool = _option(False, bool, "also write TensorBoard's event files", **_see)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.sample_prompts, list):  # as TOML and argparse have it
+            object.__setattr__(self, "sample_prompts", tuple(self.sample_prompts))
+        more = []
+        if self.keep_best and not self.validation:
+            more.append("keep_best: needs a validation; give validation, or leave keep_best out")
+        if self.sample_prompts and not self.sample_every:
+            more.append("sample_prompts: no picture is painted without sample_every")
+        _check(self, more)
+
+
+def _check(settings: Any, more: Sequence[str] = ()) -> None:
+    found = (_problem(option, getattr(settings, option.name)) for option in fields(settings))
+    if problems := [*filter(None, found), *more]:
+        raise TrainingError("Settings out of range:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
 def _problem(option: Field[Any], value: Any) -> str | None:
     kind, expected = option.metadata["kind"], option.metadata["expected"]
     accepted = (int, float) if kind is float else kind
@@ -119,9 +171,11 @@ def _problem(option: Field[Any], value: Any) -> str | None:
         return f"{option.name}: expected {_KINDS[kind]}, found {value!r}"
     if kind is float and not math.isfinite(value):
         return f"{option.name}: expected a finite number, found {value!r}"
+    if isinstance(value, tuple) and not all(isinstance(entry, str) for entry in value):
+        return f"{option.name}: expected {_KINDS[kind]}, found {value!r}"
     if not option.metadata["allowed"](value):
         return f"{option.name}: expected {expected}, found {value!r}"
     return None
 
 
-_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", tuple: "a list of texts"}

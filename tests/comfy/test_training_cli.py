@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from mixlora.training import cli
+from mixlora.training.run_folder import RunFolder
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -60,7 +61,7 @@ def command(checkpoint, tmp_path):
 
 
 def test_train_interrupt_resume(command, tmp_path, capsys):
-    state = tmp_path / "out" / "monet.training-state"
+    folder = RunFolder(tmp_path / "out" / "monet.safetensors")
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     running = subprocess.Popen(
         [sys.executable, str(SCRIPT), *command], cwd=tmp_path, env=environment, text=True,
@@ -75,15 +76,15 @@ def test_train_interrupt_resume(command, tmp_path, capsys):
     output = "".join(lines)
     assert running.wait() == 130, output
     assert "0.png: a hill (0), monet style" in output and "training on cpu in float32: 16 steps of 1 samples" in output
-    assert "--resume continues" in output and state.is_file()
-    assert [path.name for path in state.parent.iterdir()] == [state.name]
+    assert "(SIGINT)" in output and "--resume continues" in output and folder.state.is_file()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["monet.run"]
 
     assert cli.main(command) == 2  # would lose the saved run
     assert "--resume" in capsys.readouterr().err
     assert cli.main([*command, "--resume"]) == 0
     printed = capsys.readouterr().out
     assert "step 16/16" in printed and "56 of 56 layers matched" in printed
-    assert not state.exists()
+    assert {path.name for path in folder.path.iterdir()} == {"curves.png", "losses.csv", "lock"}
     with safe_open(tmp_path / "out" / "monet.safetensors", "pt") as file:
         about = file.metadata()
     assert about["ss_sd_model_name"] == "tiny" and len(about["ss_new_sd_model_hash"]) == 64

@@ -11,10 +11,12 @@ import pytest
 import torch
 from mixlora.training import cli
 from mixlora.training.base import Base
-from mixlora.training.cli import main, parse
+from mixlora.training.cli import main
 from mixlora.training.dataset import find_pictures, load_pixels, with_trigger
 from mixlora.training.files import serialise, write_atomically
 from mixlora.training.metadata import describe, with_hashes
+from mixlora.training.options import parse
+from mixlora.training.run_folder import RunFolder
 from mixlora.training.samples import Samples
 from mixlora.training.settings import TrainingError, TrainSettings
 from PIL import Image
@@ -44,7 +46,7 @@ def test_flags_win_over_toml_over_defaults(tmp_path):
         'base = "b.safetensors"\ndata = "d"\noutput = "o.safetensors"\nsteps = 10\nsave-every = 5\nlr = 1\n'
     )
     job = parse([str(config), "--steps", "20", "--device", "cpu"])
-    assert (job.settings.steps, job.settings.save_every, job.settings.lr, job.settings.rank) == (20, 5, 1, 4)
+    assert (job.settings.steps, job.run.save_every, job.settings.lr, job.settings.rank) == (20, 5, 1, 4)
     assert job.output == tmp_path / "o.safetensors" and job.device == "cpu"
     config.write_text("stepz = 10\nresume = 1\n")
     with pytest.raises(TrainingError, match=r"(?s)no option 'stepz', did you mean 'steps'.*resume: expected bool"):
@@ -60,7 +62,8 @@ def test_command_line_errors_are_one_message_and_a_code(tmp_path, capsys):
     assert main([*NEEDED, "--output", str(output)]) == 2
     assert "--overwrite" in capsys.readouterr().err and output.read_bytes() == b"precious"
     assert main([*NEEDED, "--output", str(tmp_path / "o.pt")]) == 2
-    output.with_suffix(".training-state").write_bytes(b"")
+    RunFolder(output).path.mkdir()
+    RunFolder(output).state.write_bytes(b"")
     assert main([*NEEDED, "--output", str(output), "--overwrite"]) == 2
     assert "--resume" in capsys.readouterr().err
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 from mixlora.training.base import Base
-from mixlora.training.checkpoint import Autosave, State, StopOnSignal
+from mixlora.training.checkpoint import Autosave, State
 from mixlora.training.loop import NonFiniteLossError, train
 from mixlora.training.objective import clip_norm_, learning_rate, min_snr_weight, noisy_and_target
 from mixlora.training.samples import Samples
 from mixlora.training.settings import TrainingError, TrainSettings
+from mixlora.training.stopping import Stop
 from torch import nn
 
 ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float()
@@ -111,16 +112,22 @@ def test_saves_every_n_steps_and_keeps_the_former_state_if_writing_fails(tmp_pat
     monkeypatch.undo()
 
     train(base(), samples(), SETTINGS, autosave=autosave)
-    former = (tmp_path / "state").read_bytes()
+    former = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert former.keys() == {"state", "state.previous"}
 
     def full_disk(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        train(base(), samples(), replace(SETTINGS, seed=1), autosave=autosave)
-    assert (tmp_path / "state").read_bytes() == former
-    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+    said = []
+    autosave = replace(autosave, say=said.append)
+    answers = iter([False] * 13 + [True])
+    with pytest.raises(OSError, match="No space"):  # the last save of a run that stops; it went on after the others
+        train(base(), samples(), replace(SETTINGS, seed=1), autosave=autosave, stop=lambda: next(answers))
+    assert [line.split(" (")[0] for line in said] == [f"WARNING: step {step} could not be saved" for step in (3, 6)]
+    assert train(base(), samples(), SETTINGS, autosave=autosave).finished  # has its result all the same
+    assert "WARNING: step 8" in said[-1]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == former
 
 
 def test_accumulation_sees_the_samples_of_one_large_batch():
@@ -166,7 +173,7 @@ def test_fp16_base_trains_the_same_direction():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_only_asks_to_stop(number):
     before = signal.getsignal(number)
-    with StopOnSignal() as stop:
+    with Stop() as stop:
         assert not stop()
         signal.raise_signal(number)
         assert stop() and stop.received == number

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mixlora.mixlora_core.contact_sheet import Cell, Row, contact_sheet
 from mixlora.tools import demo
-from mixlora.tools.contact_sheet import Cell, Row, contact_sheet
 from PIL import Image
 
 

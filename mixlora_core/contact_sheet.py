@@ -26,13 +26,16 @@ class Row(NamedTuple):
 
 
 def contact_sheet(title: str, rows: Sequence[Row], side: int = 256) -> Image.Image:
-    """Draws the rows under each other, each picture as a square of `side` pixels; a label may have several lines."""
+    """Draws the rows under each other, each picture as a square of `side` pixels; long labels are broken into lines."""
+    large, normal, small = (ImageFont.load_default(points) for points in (24, 18, 14))
+    rows = [
+        Row(row.heading, [Cell(_broken(cell.label, small, side), cell.image) for cell in row.cells]) for row in rows
+    ]
     columns = max(len(row.cells) for row in rows)
     heights = [HEADING + side + LINE * max(_lines(cell.label) for cell in row.cells) + GAP for row in rows]
     size = (GAP + columns * (side + GAP), GAP + HEADING + GAP + sum(heights))
     sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
-    large, normal, small = (ImageFont.load_default(points) for points in (24, 18, 14))
     pen.text((GAP, GAP), title, INK, large)
     top = GAP + HEADING + GAP
     for row, height in zip(rows, heights, strict=True):
@@ -46,4 +49,18 @@ def contact_sheet(title: str, rows: Sequence[Row], side: int = 256) -> Image.Ima
 
 
 def _lines(label: str) -> int:
-    return label.count("\n") + 1
+    return label.count("\n") + 1 if label else 0
+
+
+def _broken(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """The label in lines that fit into `width`; a word that is longer stays whole."""
+    lines = [""]
+    for paragraph in label.split("\n"):
+        for word in paragraph.split(" "):
+            longer = f"{lines[-1]} {word}".lstrip()
+            if lines[-1] and font.getlength(longer) > width:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+        lines.append("")
+    return "\n".join(lines[:-1])
