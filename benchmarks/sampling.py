@@ -1,32 +1,35 @@
 """How fast the engine samples: ``python -m mixlora.benchmarks.sampling`` (`make bench`), ratios of runs side by side.
 
-Peers: KSampler with chained LoRA loaders ("plain", the floor), and the graph of ComfyUI's own LoRA hooks that computes
-the same. Every number is the ratio of the fastest of several runs that take turns, so that a busy machine hurts all.
+Peers: KSampler with chained LoRA loaders ("plain", the floor); the graph of ComfyUI's own LoRA hooks that computes the
+same; and, where diffusers and peft are installed, the algorithm of the paper's reference code. Every number is the
+ratio of the fastest of several runs that take turns, so that a busy machine hurts all.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from ..standalone import has_gpu, import_comfy
-from .results import Row, table, write_results
+from .results import FOLDER, ROOT, Row, table, write_results
 
-Variant = Callable[[], object]
+Variant = Callable[..., object]
+PARTS = ("memory", "switch", "composite")
 
 
-def best(variants: dict[str, Variant], rounds: int) -> dict[str, float]:
-    """Seconds of each variant's fastest run; the variants take turns, after one run of each that does not count."""
+def best(variants: dict[str, Variant], rounds: int, steps: int) -> dict[str, float]:
+    """Seconds of each variant's fastest run; they take turns, after a run of one step that does not count."""
     seconds = dict.fromkeys(variants, float("inf"))
     for counted in [False] + [True] * rounds:
         for name, run in variants.items():
             gc.collect()
             begin = time.perf_counter()
-            run()
+            run(steps=steps if counted else 1)
             _finish()
             spent = time.perf_counter() - begin
             seconds[name] = min(seconds[name], spent) if counted else seconds[name]
@@ -35,42 +38,43 @@ def best(variants: dict[str, Variant], rounds: int) -> dict[str, float]:
 
 
 def switch_rows(model: Any, dtype: Any, side: int, steps: int, rounds: int) -> list[Row]:
-    """Switch against plain sampling and the hooks graph; `steps` as in the issue, 30."""
+    """Switch against plain sampling, the hooks graph and the reference; `steps` as in the issue, 30."""
     from ..mixlora_core.compose import composed
     from ..mixlora_core.composition import Switch
     from . import world
 
     positive, negative = world.text(2), world.text(3)
     with world.stack_of(model, 3, dtype) as stack:
-        paint = partial(world.sample, side=side, steps=steps)
+        paint = partial(world.sample, side=side)
         hooked = [world.hooked_switch(stack, conditioning, steps, 1) for conditioning in (positive, negative)]
-        seconds = best(
-            {
-                "plain": partial(paint, world.chained(model, stack, 1 / 3), positive, negative),
-                "switch, tau 5": partial(paint, composed(model, stack, Switch(3, 5)), positive, negative),
-                "switch, tau 1": partial(paint, composed(model, stack, Switch(3, 1)), positive, negative),
-                "switch, tau 1, rows": partial(paint, composed(model, stack, Switch(3, 1), "rows"), positive, negative),
-                "hooks, tau 1": partial(paint, model, *hooked),
-            },
-            rounds,
-        )
-    where = f"{steps} steps, {side}x{side} latents"
-    return [
-        Row(f"Switch tau 5, N = 3, {where} / plain", seconds["switch, tau 5"] / seconds["plain"], 1.02, True),
-        Row(f"Switch tau 1, N = 3, {where} / plain", seconds["switch, tau 1"] / seconds["plain"], 1.05, True),
-        Row(f"Switch tau 1 by rows, N = 3, {where} / plain", seconds["switch, tau 1, rows"] / seconds["plain"]),
-        Row(
-            f"hooks graph / Switch tau 1, {where}",
-            seconds["hooks, tau 1"] / seconds["switch, tau 1"],
-            1.3 if has_gpu() else 1.1,
-        ),
+        variants = {
+            "plain": partial(paint, world.chained(model, stack, 1 / 3), positive, negative),
+            "switch, tau 5": partial(paint, composed(model, stack, Switch(3, 5)), positive, negative),
+            "switch, tau 1": partial(paint, composed(model, stack, Switch(3, 1)), positive, negative),
+            "switch, tau 1, rows": partial(paint, composed(model, stack, Switch(3, 1), "rows"), positive, negative),
+            "hooks, tau 1": partial(paint, model, *hooked),
+        }
+        if reference := _reference():
+            unet = reference.unet_with_loras(3, dtype, model.load_device)
+            variants["reference, tau 1"] = partial(reference.switch, unet, 3, 1, side)
+        seconds = best(variants, rounds, steps)
+    where, plain, ours = f"{steps} steps, {side}x{side} latents", seconds["plain"], seconds["switch, tau 1"]
+    hooks_goal = 1.3 if has_gpu() else 1.1
+    rows = [
+        Row(f"Switch tau 5, N = 3, {where} / plain", seconds["switch, tau 5"] / plain, 1.02, True),
+        Row(f"Switch tau 1, N = 3, {where} / plain", ours / plain, 1.05, True),
+        Row(f"Switch tau 1 by rows, N = 3, {where} / plain", seconds["switch, tau 1, rows"] / plain),
+        Row(f"hooks graph / Switch tau 1, {where}", seconds["hooks, tau 1"] / ours, hooks_goal),
     ]
+    if "reference, tau 1" in seconds:
+        rows.append(Row(f"reference on diffusers / Switch tau 1, {where}", seconds["reference, tau 1"] / ours))
+    return rows
 
 
 def composite_rows(
     model: Any, dtype: Any, side: int, steps: int, rounds: int, goals: Sequence[float | None]
 ) -> list[Row]:
-    """Composite against plain sampling and the hooks graph; goals: of N = 3 / plain, and of hooks / ours."""
+    """Composite against plain sampling, the hooks graph and the reference; goals: of N = 3 / plain, of hooks / ours."""
     from ..mixlora_core.compose import composed
     from ..mixlora_core.composition import Composite
     from . import world
@@ -78,69 +82,94 @@ def composite_rows(
     positive, negative = world.text(2), world.text(3)
     with world.stack_of(model, 5, dtype) as five:
         three = type(five)(five.entries[:3])
-        paint = partial(world.sample, side=side, steps=steps)
-        seconds = best(
-            {
-                "plain": partial(paint, world.chained(model, three, 1 / 3), positive, negative),
-                "composite, N = 3": partial(paint, composed(model, three, Composite(3)), positive, negative),
-                "composite, N = 5": partial(paint, composed(model, five, Composite(5)), positive, negative),
-                "composite, N = 3, swap": partial(
-                    paint, composed(model, three, Composite(3), "swap"), positive, negative
-                ),
-                "hooks, N = 3": partial(paint, model, *world.hooked_composite(three, positive, negative)),
-            },
-            rounds,
-        )
-    where = f"{side}x{side} latents"
-    ours, growth = seconds["composite, N = 3"], seconds["composite, N = 5"] / seconds["composite, N = 3"]
-    return [
-        Row(f"Composite, N = 3, {where} / plain", ours / seconds["plain"], goals[0], True),
-        Row(f"Composite by swap, N = 3, {where} / plain", seconds["composite, N = 3, swap"] / seconds["plain"]),
+        paint = partial(world.sample, side=side)
+        chained, swap = world.chained(model, three, 1 / 3), composed(model, three, Composite(3), "swap")
+        variants = {
+            "plain": partial(paint, chained, positive, negative),
+            "plain, batch of 3": partial(paint, chained, positive, negative, batch=3),
+            "composite, N = 3": partial(paint, composed(model, three, Composite(3)), positive, negative),
+            "composite, N = 5": partial(paint, composed(model, five, Composite(5)), positive, negative),
+            "composite, N = 3, swap": partial(paint, swap, positive, negative),
+            "hooks, N = 3": partial(paint, model, *world.hooked_composite(three, positive, negative)),
+        }
+        if reference := _reference():
+            unet = reference.unet_with_loras(3, dtype, model.load_device)
+            variants["reference, N = 3"] = partial(reference.composite, unet, 3, side)
+        seconds = best(variants, rounds, steps)
+    where, plain, ours = f"{side}x{side} latents", seconds["plain"], seconds["composite, N = 3"]
+    rows = [
+        Row(f"Composite, N = 3, {where} / plain", ours / plain, goals[0], True),
+        Row(f"a batch of 3 without branches, {where} / plain", seconds["plain, batch of 3"] / plain),
+        Row(f"Composite by swap, N = 3, {where} / plain", seconds["composite, N = 3, swap"] / plain),
         Row(f"hooks graph / Composite, N = 3, {where}", seconds["hooks, N = 3"] / ours, goals[1]),
-        Row(f"Composite, N = 5 / N = 3, over 5 / 3, {where}", growth / (5 / 3), 1.0, True),
+        Row(f"Composite, N = 5 / N = 3, over 5 / 3, {where}", seconds["composite, N = 5"] / ours / (5 / 3), 1.0, True),
     ]
+    if "reference, N = 3" in seconds:
+        rows.append(Row(f"reference on diffusers / Composite, N = 3, {where}", seconds["reference, N = 3"] / ours))
+    return rows
 
 
 def memory_rows(model: Any, dtype: Any) -> list[Row]:
-    """Bytes that the engine holds beside the model and the files, N = 5 of rank 16, over what is allowed."""
+    """Bytes of adapters that the engine holds (N = 5, rank 16) over their files', and what a second queue repeats."""
     from ..mixlora_core.compose import composed
     from ..mixlora_core.composition import Composite, Switch
     from . import world
 
+    rows, again = [], 0
     with world.stack_of(model, 5, dtype) as stack:
         files = sum(_bytes(entry.file.tensors.values()) for entry in stack.entries)
-        rows = []
         for name, composition, executor in (("rows", Composite(5), "rows"), ("swap", Switch(5, 1), "swap")):
-            ((bank,),) = composed(model, stack, composition, executor).additional_models.values()
-            held = _bytes(bank.model.parameters())
+            first, second = (_bank(composed(model, stack, composition, executor)) for _ in range(2))
+            again += first is not second
+            held = _bytes(first.model.parameters())
             rows.append(Row(f"adapters held by {name}, N = 5 of rank 16 / their files", held / files, 1.2, True))
-    return rows
+    return [*rows, Row("banks of adapters made again by a second queue (rows and swap)", again, 0, True)]
 
 
 def main() -> None:
-    """Measures, prints the table, writes benchmarks/results/sampling-<device>.json."""
+    """Measures, prints the table, writes benchmarks/results/sampling-<device>.json where all parts were measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2, help="runs of each variant that count (default: 2)")
-    rounds = parser.parse_args().rounds
+    some = f"some of: {', '.join(PARTS)}"
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=some)
+    given = parser.parse_args()
     import_comfy()
     import torch
 
     from . import world
 
-    gpu = has_gpu()
+    gpu, rounds = has_gpu(), given.rounds
     dtype = torch.float16 if gpu else torch.float32
     model = world.full_unet(dtype)
+    rows: list[Row] = []
     with torch.inference_mode():
-        rows = memory_rows(model, dtype)
-        if gpu:
-            rows += switch_rows(model, dtype, 64, 30, rounds)
+        if "memory" in given.only:
+            rows += memory_rows(model, dtype)
+        if "composite" in given.only and gpu:
             rows += composite_rows(model, dtype, 64, 30, rounds, (2.0, 1.5))
-        else:
+        elif "composite" in given.only:
             rows += composite_rows(model, dtype, 8, 12, rounds, (1.1, 2.5))
-            rows += switch_rows(model, dtype, 32, 30, rounds)
-            rows += composite_rows(model, dtype, 64, 2, 1, (3.0, None))
+            rows += composite_rows(model, dtype, 64, 1, rounds, (3.0, None))
+        if "switch" in given.only:
+            rows += switch_rows(model, dtype, 64 if gpu else 32, 30, rounds)
     print(table(rows))
-    print(f"written: {write_results('sampling', rows)}")
+    folder = FOLDER if set(given.only) == set(PARTS) else ROOT / ".scratch"
+    print(f"written: {write_results('sampling', rows, folder)}")
+
+
+def _reference() -> Any:
+    """The module with the reference's algorithm, where its libraries are installed."""
+    if any(importlib.util.find_spec(name) is None for name in ("diffusers", "peft")):
+        print("  diffusers or peft is not installed: the reference's algorithm is left out")
+        return None
+    from . import reference
+
+    return reference
+
+
+def _bank(model: Any) -> Any:
+    ((bank,),) = model.additional_models.values()
+    return bank
 
 
 def _bytes(tensors: Any) -> int:

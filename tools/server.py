@@ -57,6 +57,13 @@ class Server:
         return f"127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        """The server's process. Raises ServerError where it does not run."""
+        self.check_alive()
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def output(self) -> Path:
         """The folder that SaveImage writes to."""
         return self.scratch / "output"

@@ -229,18 +229,30 @@ class _Engine:
         even = len({branch.weight for branch in branches}) == 1
         copies = []
         for branch in branches:
-            for entry in entries:
-                text, count = entry.get(TEXT, (branch.text, len(self.strengths)))
-                if count != len(self.strengths):
-                    raise CompositionError(
-                        f"The text was encoded for a stack of {count} LoRAs, this one has {len(self.strengths)}. "
-                        "Connect the same stack to the text encoder and to the sampler."
-                    )
-                if text == branch.text:
-                    weight = {} if even else {"strength": entry.get("strength", 1.0) * branch.weight}
-                    name = BranchId(entry["uuid"], self.key, branch.coefficients)
-                    copies.append({**entry, **weight, "uuid": name})
+            own = [entry for entry in entries if self._text(entry, branch) == branch.text]
+            if entries and not own:
+                raise CompositionError(
+                    f"No conditioning is left for {_named(branch)}: its part of the text encoded for each LoRA does not "
+                    "reach the sampler. Connect all parts, or encode the text once for all LoRAs (CLIP Text Encode)."
+                )
+            for entry in own:
+                weight = {} if even else {"strength": entry.get("strength", 1.0) * branch.weight}
+                copies.append({**entry, **weight, "uuid": BranchId(entry["uuid"], self.key, branch.coefficients)})
         return copies
+
+    def _text(self, entry: Mapping[str, Any], branch: Branch) -> int | None:
+        """Which adapter a conditioning is meant for, where it says so; else any, hence this branch's."""
+        text, count = entry.get(TEXT, (branch.text, len(self.strengths)))
+        if count != len(self.strengths):
+            raise CompositionError(
+                f"The text was encoded for a stack of {count} LoRAs, this one has {len(self.strengths)}. "
+                "Connect the same stack to the text encoder and to the sampler."
+            )
+        return text
+
+
+def _named(branch: Branch) -> str:
+    return "all LoRAs together" if branch.text is None else f"LoRA {branch.text + 1} of the stack"
 
 
 def _rewrites(entry: Mapping[str, Any]) -> bool:

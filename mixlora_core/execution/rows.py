@@ -2,7 +2,8 @@
 
 y += c[row] * up(down(x)) beside each touched layer, in one of two ways. Joined: all adapters as one along their rank,
 so that a layer costs two products whatever their number, and layers that read the same input (q, k, v) share the first;
-for a GPU, which waits for launches. Apart: only what a row's own adapters need; for a CPU, which waits for arithmetic.
+for a GPU, which waits for launches. Apart: only what a row's own adapters need, and the model's own product of a text
+once for all rows that read it; for a CPU, which waits for arithmetic.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from ..adapter import Adapter
 
 _SHARED_INPUT = re.compile(r"(.*\.attn1)\.to_[qkv]|(.*\.attn2)\.to_[kv]")
+_READS_TEXT = re.compile(r".*\.attn2\.to_[kv]")
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 
@@ -111,6 +113,8 @@ class Rows:
         with ExitStack() as handles:
             for number, layer in enumerate(self.bank.layers):
                 module: Any = comfy.utils.get_attr(model, layer.module)  # found anew: loading may have replaced it
+                if not joined and _READS_TEXT.fullmatch(layer.module):
+                    handles.callback(module.register_forward_pre_hook(_each_once(len(coefficients))).remove)
                 handles.callback(module.register_forward_hook(way.hook(number)).remove)
             yield
 
@@ -163,8 +167,9 @@ class _Apart:
         down = self.bank.downs[layer.group].data
 
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            chunks = zip(inputs[0].chunk(len(self.coefficients)), output.chunk(len(self.coefficients)), strict=True)
-            for (x, part), coefficients in zip(chunks, self.coefficients, strict=True):
+            given, output = _for_each_chunk(inputs[0], output, len(self.coefficients))
+            chunks = zip(given, output.chunk(len(self.coefficients)), self.coefficients, strict=True)
+            for x, part, coefficients in chunks:
                 for adapter, (first, end) in layer.ranks.items():
                     if coefficients[adapter]:
                         own = up[:, first - layer.start : end - layer.start]
@@ -172,6 +177,45 @@ class _Apart:
             return output
 
         return add
+
+
+def _each_once(chunks: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...] | None]:
+    """A hook that leaves out the chunks of a layer's input that repeat another one, number for number.
+
+    All branches of a composition read the same text, unless it was encoded for each adapter. The remaining input says
+    in its attribute `place_of` where each chunk is found now, for `_for_each_chunk` of every composition around.
+    """
+
+    def leave_out(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        if hasattr(inputs[0], "place_of"):
+            return None
+        kept: list[Tensor] = []
+        places = []
+        for chunk in inputs[0].chunk(chunks):
+            same = (place for place, other in enumerate(kept) if torch.equal(chunk, other))
+            places.append(next(same, len(kept)))
+            if places[-1] == len(kept):
+                kept.append(chunk)
+        if len(kept) == chunks:
+            return None
+        distinct: Any = torch.cat(kept)
+        distinct.place_of = places
+        return (distinct, *inputs[1:])
+
+    return leave_out
+
+
+def _for_each_chunk(x: Tensor, output: Tensor, chunks: int) -> tuple[Sequence[Tensor], Tensor]:
+    """What each chunk of the batch gave a layer, and the layer's output for all of them; undoes `_each_once`."""
+    places: list[int] | None = getattr(x, "place_of", None)
+    if places is None:
+        return x.chunk(chunks), output
+    kept = max(places) + 1
+    if len(output) == len(x):  # a composition around this one may have undone it already
+        parts = output.chunk(kept)
+        output = torch.cat([parts[place] for place in places])
+    given = x.chunk(kept)
+    return [given[place] for place in places], output
 
 
 def _down(module: nn.Module, x: Tensor, down: Tensor) -> Tensor:

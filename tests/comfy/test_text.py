@@ -85,3 +85,16 @@ def test_text_for_another_stack_is_refused(clip, sd15, stacked, models):
     own = [[models.text(3)[0][0], {TEXT: (0, 3)}]]
     with pytest.raises(CompositionError, match="encoded for a stack of 3 LoRAs, this one has 2"):
         models.sample(composed(sd15, stacked(False, False), Composite(2)), own)
+
+
+def test_a_missing_part_of_the_text_is_an_error(sd15, stacked, models):
+    """Rows would predict from nothing, swap from zeros: both without a word."""
+    from mixlora.mixlora_core.compose import composed
+    from mixlora.mixlora_core.composition import Composite
+    from mixlora.mixlora_core.errors import CompositionError
+    from mixlora.mixlora_core.execution import TEXT
+
+    own = [[models.text(3)[0][0], {TEXT: (0, 2)}]]
+    for executor in ("rows", "swap"):
+        with pytest.raises(CompositionError, match="No conditioning is left for LoRA 2 of the stack"):
+            models.sample(composed(sd15, stacked(False, False), Composite(2), executor), own)
