@@ -232,8 +232,8 @@ class _Engine:
             own = [entry for entry in entries if self._text(entry, branch) == branch.text]
             if entries and not own:
                 raise CompositionError(
-                    f"No conditioning is left for {_named(branch)}: its part of the text encoded for each LoRA does not "
-                    "reach the sampler. Connect all parts, or encode the text once for all LoRAs (CLIP Text Encode)."
+                    f"No conditioning is left for {_named(branch)}: its part of the text encoded for each LoRA does "
+                    "not reach the sampler. Connect all parts, or encode the text once for all (CLIP Text Encode)."
                 )
             for entry in own:
                 weight = {} if even else {"strength": entry.get("strength", 1.0) * branch.weight}

@@ -66,7 +66,7 @@ def test_start_and_end_steps_of_ksampler_advanced(client, prompt):
 def test_two_hundred_queues_in_turn_hold_no_more_memory(client, server, prompt):
     """Merge, Switch and Composite alternate, with other settings each time: no adapter, weight or run stays behind."""
     process, held = psutil.Process(server.pid), []
-    first = picture(client.run(prompt("LoRA Switch", steps=2, seed=0)))
+    first = picture(client.run(prompt("LoRA Switch", steps=3, seed=0)))
     for number in range(200):
         kind, inputs = (
             ("MixLoRA", {}),
@@ -74,9 +74,9 @@ def test_two_hundred_queues_in_turn_hold_no_more_memory(client, server, prompt):
             ("LoRA Composite", {"weights": f"1, {1 + number % 4}, 1"}),
             ("LoRA Switch", {"order": "3, 1, 2"}),
         )[number % 4]
-        client.run(prompt(kind, steps=2, seed=1 + number, **inputs))
+        client.run(prompt(kind, steps=3, seed=1 + number, **inputs))
         held.append(process.memory_info().rss / 2**20)
-    assert np.array_equal(first, picture(client.run(prompt("LoRA Switch", steps=2, seed=0, cfg=2.0))))
+    assert np.array_equal(first, picture(client.run(prompt("LoRA Switch", steps=3, seed=0))))
     early, late = (statistics.median(part) for part in (held[40:80], held[160:]))
     # One more copy of the touched weights in each queue would be 2 GiB by then, one more set of adapters 100 MiB.
     assert late - early < 32, f"{early:.0f} MiB after 60 queues, {late:.0f} MiB after 180"
