@@ -23,7 +23,13 @@ How the room is divided; imports run downwards only:
     sample_pictures.py  prompts -> pictures through ComfyUI's sampler, on one sheet
     export.py      a trained LoRA -> one file that ComfyUI, A1111 and diffusers read; checks what it wrote
     metadata.py    what the file says about itself, and its hashes
-    dataset.py     a folder of pictures and captions -> Samples; reports every problem at once
+    encoding.py    pictures and captions -> Samples, through ComfyUI's VAE and text encoder
+    cache.py       encodings on disk, under all that they depend on
+    dataset.py     looks at a folder of captioned pictures; reports every problem at once
+    sources.py     which pictures and captions lie in a folder                 (standard library)
+    pictures.py    picture files: decoded, looked at, brought to one size      (Pillow)
+    buckets.py     the sizes that pictures are brought to                      (standard library)
+    captions.py    trigger words, orders of tags, lengths
     base.py        a ComfyUI checkpoint -> Base: frozen UNet, noise schedule, kind of prediction
     loop.py        the training loop, from tensors to a trained LoRA          (pure torch)
     objective.py   noise, target, loss weights, learning rate, clipping        (pure torch)

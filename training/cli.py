@@ -56,9 +56,12 @@ def _train(job: Job, folder: RunFolder, prompts: list[str], began: float) -> int
     from .base import load_base, make_room
     from .between import Between
     from .board import Board
+    from .cache import Cache
+    from .captions import count_chunks
     from .checkpoint import Autosave
-    from .dataset import count_chunks, encode, find_pictures
+    from .dataset import find_pictures
     from .display import Display
+    from .encoding import encode
     from .export import export
     from .loop import train
     from .metadata import describe
@@ -67,13 +70,14 @@ def _train(job: Job, folder: RunFolder, prompts: list[str], began: float) -> int
 
     settings, display, date = job.settings, Display(), _date()
     board = Board(folder.path / "tensorboard") if job.run.tensorboard else None
-    pictures = find_pictures(job.data, settings, count_chunks(comfy.sd1_clip.SD1Tokenizer()))
-    display.say(f"{len(pictures)} pictures in {job.data}; the captions begin:")
-    for picture in pictures[:3]:
-        display.say(f"  {picture.path.name}: {picture.caption}")
+    data, cache = find_pictures(job.data, settings, count_chunks(comfy.sd1_clip.SD1Tokenizer())), Cache(job.cache)
+    display.say(str(data))
     base, clip, vae = load_base(job.base, settings.dtype)
-    counter = display.count("encoding", len(pictures))
-    everything = encode(pictures, clip, vae, base.model.process_latent_in, settings, counter)
+    everything = encode(
+        data.pictures, clip, vae, base.model.process_latent_in, flip=settings.flip, cache=cache,
+        on_picture=display.count("encoding", len(data)),
+    )  # fmt: skip
+    display.say(str(cache))
     painter = None
     if job.run.sample_every:
         prompts = prompts or default_prompts(everything.captions)

@@ -1,162 +1,163 @@
-"""A folder of pictures with caption files becomes Samples. All that is wrong with it is said at once."""
+"""A folder of captioned pictures, looked at before anything else is done: all that is wrong with it is said at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from . import buckets
+from .captions import orders, with_trigger
+from .pictures import Look, PictureError, look
 from .settings import TrainingError, TrainSettings
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from torch import Tensor
-
-    from .samples import Samples
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-CAPTIONS = (".txt", ".caption")
+from .sources import Listing, folder_repeats, list_folder
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that can be read, and its caption with the trigger words in it."""
+    """A picture that can be trained on."""
 
     path: Path
-    caption: str
+    captions: tuple[str, ...]
+    """With the trigger words: as written, then in other orders of its tags."""
+    repeats: int
+    """How often an epoch shows it."""
+    size: buckets.Size
+    """Width and height, upright."""
+    bucket: buckets.Size
+    """What it is scaled and cut to."""
+    sha256: str
+    """Of the file."""
 
 
-def find_pictures(folder: Path, settings: TrainSettings, chunks: Callable[[str], int]) -> list[Picture]:
-    """Every picture in `folder` and below, in the order of their paths, each fully decoded once.
+@dataclass(frozen=True)
+class Dataset:
+    """All pictures of a folder and below, in the order of their paths."""
 
-    `chunks` says how many stretches of 75 tokens the text encoder needs for a caption. Hidden files are passed over.
-    Raises TrainingError that lists all problems: unreadable or too small pictures, captions missing, empty, double or
-    too long, caption files without a picture.
+    folder: Path
+    pictures: list[Picture]
+    chunks: Counter[int]
+    """How many of the captions need so many chunks of 75 tokens."""
+    passed_over: list[Path]
+    """Files in the folder that are neither pictures nor captions."""
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __str__(self) -> str:
+        """What was found, for the user to check: sizes, captions, repeats, files not used."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{len(self)} pictures in {self.folder}; the captions begin:"
+        for picture in self.pictures[:3]:
+            yield f"  {picture.path.name}: {picture.captions[0]}"
+        sizes = Counter(picture.bucket for picture in self.pictures)
+        cut, most = max((buckets.cut_off(picture.size, picture.bucket), picture.path.name) for picture in self.pictures)
+        shares = ", ".join(f"{width} x {height}: {count}" for (width, height), count in sizes.most_common())
+        yield f"sizes {shares}; cut off at most {cut:.0%} of a picture" + (f" ({most})" if cut >= 0.005 else "")
+        if long := {chunks: count for chunks, count in sorted(self.chunks.items()) if chunks > 1}:
+            lengths = ", ".join(f"{count} in {chunks} chunks" for chunks, count in long.items())
+            yield f"captions longer than CLIP's 75 tokens, encoded as ComfyUI does: {lengths}"
+        if (most_orders := max(len(picture.captions) for picture in self.pictures)) > 1:
+            yield f"captions in up to {most_orders} orders of their tags"
+        repeats = Counter(picture.repeats for picture in self.pictures)
+        if set(repeats) != {1}:
+            shown = ", ".join(f"{count} pictures {times} times" for times, count in sorted(repeats.items()))
+            yield f"an epoch shows {shown}"
+        if self.passed_over:
+            endings = Counter(path.suffix or path.name for path in self.passed_over)
+            yield "neither pictures nor captions, not used: " + ", ".join(f"{n} {name}" for name, n in endings.items())
+
+
+def find_pictures(folder: Path, settings: TrainSettings, chunks: Callable[[str], int]) -> Dataset:
+    """Every picture in `folder` and below, each fully decoded once; hidden files are not looked at.
+
+    `chunks` says how many chunks of 75 tokens the text encoder needs for a caption. Raises TrainingError that lists all
+    problems: pictures unreadable, too small or there twice; captions missing, empty, double or too long; caption files
+    without a picture; lines of metadata.jsonl that say nothing; pictures in formats that are not read.
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder}: expected a folder of pictures and captions.")
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    listing = list_folder(folder)
+    looks = _look_at_all(listing)
+    captions = {path: with_trigger(text, settings.trigger) for path, text in listing.captions.items() if text}
+    needed = {path: chunks(caption) for path, caption in captions.items()}
+    problems = [
+        *listing.problems,
+        *_twice(listing, looks),
+        *_too_small(looks, settings),
+        *_too_long(captions, needed, settings.caption_chunks),
     ]
-    paths = [path for path in files if path.suffix.lower() in PICTURES]
-    pictures, problems, known = [], _orphans(files, paths), set(files)
-    for path in paths:
-        caption, wrong = _caption(path, known, settings.trigger, chunks)
-        wrong += _unusable(path, settings.resolution)
-        problems += [(path, problem) for problem in wrong]
-        pictures.append(Picture(path, caption))
-    if not paths:
-        problems.append((folder, f"no pictures ({', '.join(PICTURES)})"))
     if problems:
+        problems.sort(key=lambda problem: problem[0])
         lines = "\n".join(f"  {path.relative_to(folder)}: {problem}" for path, problem in problems)
         raise TrainingError(f"{folder} cannot be trained on, {len(problems)} problem(s):\n{lines}")
-    return pictures
+    pictures = [_picture(path, looks[path], listing.captions[path], folder, settings) for path in listing.pictures]
+    return Dataset(folder, pictures, Counter(needed.values()), listing.passed_over)
 
 
-def with_trigger(caption: str, trigger: str) -> str:
-    """The caption, with the trigger words at its end unless they are in it already (in whatever case)."""
-    if not trigger or trigger.lower() in caption.lower():
-        return caption
-    return f"{caption}, {trigger}"
+def _picture(path: Path, seen: Look, caption: str, folder: Path, settings: TrainSettings) -> Picture:
+    variants = orders(caption, max(1, settings.caption_shuffle), settings.keep_tags)
+    return Picture(
+        path=path,
+        captions=tuple(with_trigger(variant, settings.trigger) for variant in variants),
+        repeats=settings.repeats * (folder_repeats(path, folder) if settings.folder_repeats else 1),
+        size=seen.size,
+        bucket=buckets.choose(seen.size, settings.resolution, settings.buckets),
+        sha256=seen.sha256,
+    )
 
 
-def load_pixels(path: Path, side: int) -> Tensor:
-    """A picture as [side, side, 3] in 0..1: turned as its EXIF says, on white where transparent, scaled, centre cut."""
-    import numpy
-    import torch
-    from PIL import Image, ImageOps
+def _look_at_all(listing: Listing) -> dict[Path, Look]:
+    """Decodes all pictures; those that cannot be used become problems."""
 
-    picture = ImageOps.fit(_upright(path), (side, side), Image.Resampling.LANCZOS)
-    return torch.from_numpy(numpy.asarray(picture).copy()).float() / 255
+    def attempt(path: Path) -> Look | PictureError:
+        try:
+            return look(path)
+        except PictureError as error:
+            return error
 
-
-def count_chunks(tokenizer: Any) -> Callable[[str], int]:
-    """A counter for `find_pictures` from a ComfyUI tokenizer."""
-    return lambda text: max(len(stretch) for stretch in tokenize(tokenizer, text).values())
-
-
-def tokenize(tokenizer: Any, text: str) -> dict[str, Any]:
-    """A caption's tokens, all of weight 1: "(word:1.3)" is a prompt's syntax, in a caption it is just brackets."""
-    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # a ComfyUI CLIP has one
-    return tokenizer.tokenize_with_weights(text, return_word_ids=False, disable_weights=True)
+    looks: dict[Path, Look] = {}
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes outside Python's lock
+        for path, result in zip(listing.pictures, pool.map(attempt, listing.pictures), strict=True):
+            if isinstance(result, Look):
+                looks[path] = result
+            else:
+                listing.problems.append((path, str(result)))
+    return looks
 
 
-def encode(
-    pictures: list[Picture], clip: Any, vae: Any, to_model_scale: Callable[[Tensor], Tensor], settings: TrainSettings,
-    on_picture: Callable[[int], None] = lambda done: None,
-) -> Samples:  # fmt: skip
-    """Latents and contexts of all pictures through ComfyUI's VAE and CLIP, each distinct caption once.
-
-    `to_model_scale` is the model's ``process_latent_in``. The latent is the mean of the VAE's posterior. Raises
-    TrainingError that names the pictures whose latents are not finite.
-    """
-    import torch
-
-    from .samples import Samples
-
-    captions = list(dict.fromkeys(picture.caption for picture in pictures))
-    with torch.no_grad():
-        context = [clip.encode_from_tokens(tokenize(clip, text))[0].float().cpu() for text in [*captions, ""]]
-        latents = []
-        for done, picture in enumerate(pictures, start=1):
-            pixels = load_pixels(picture.path, settings.resolution)[None]
-            latents.append(to_model_scale(vae.encode(pixels))[0].float().cpu())
-            on_picture(done)
-    row = {caption: index for index, caption in enumerate(captions)}
-    return Samples(
-        latents=torch.stack(latents), context=torch.stack(context[:-1]), empty=context[-1],
-        caption_of=[row[picture.caption] for picture in pictures],
-        names=[str(picture.path) for picture in pictures], captions=[picture.caption for picture in pictures],
-    )  # fmt: skip
+def _twice(listing: Listing, looks: dict[Path, Look]) -> Iterator[tuple[Path, str]]:
+    first: dict[str, Path] = {}
+    for path, seen in looks.items():
+        earlier = first.setdefault(seen.pixels, path)
+        if earlier != path:
+            same = "the same file as" if looks[earlier].sha256 == seen.sha256 else "the same pixels as"
+            yield path, f"{same} {earlier.relative_to(listing.folder)}; delete one (repeats show a picture more often)"
 
 
-def _caption(picture: Path, files: set[Path], trigger: str, chunks: Callable[[str], int]) -> tuple[str, list[str]]:
-    """The caption of a picture, and what is wrong with it."""
-    found = [path for ending in CAPTIONS if (path := picture.with_suffix(ending)) in files]
-    if len(found) != 1:
-        names = " and ".join(picture.with_suffix(ending).name for ending in CAPTIONS)
-        return "", [f"both {names}; delete one" if found else f"no caption; write {names.replace(' and ', ' or ')}"]
-    try:
-        text = " ".join(found[0].read_text(encoding="utf-8-sig").split())
-    except (OSError, UnicodeDecodeError) as error:
-        return "", [f"caption {found[0].name} cannot be read as UTF-8 text ({error})"]
-    if not text:
-        return "", [f"caption {found[0].name} is empty"]
-    text = with_trigger(text, trigger)
-    if chunks(text) > 1:
-        return text, [f"caption with trigger words is longer than the 75 tokens of CLIP: {text!r}"]
-    return text, []
+def _too_small(looks: dict[Path, Look], settings: TrainSettings) -> Iterator[tuple[Path, str]]:
+    for path, seen in looks.items():
+        bucket = buckets.choose(seen.size, settings.resolution, settings.buckets)
+        if buckets.covers(seen.size, bucket):
+            continue
+        lower = buckets.largest_resolution(seen.size, settings.buckets)
+        advice = f"leave it out, or lower the resolution to {lower}" if lower else "leave it out"
+        found, wanted = (f"{width} x {height}" for width, height in (seen.size, bucket))
+        yield path, f"{found} is smaller than {wanted}, its size at resolution {settings.resolution}; {advice}"
 
 
-def _unusable(path: Path, side: int) -> list[str]:
-    from PIL import Image
-
-    try:
-        width, height = _upright(path).size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return [f"not a readable picture ({error})"]
-    if min(width, height) < side:
-        return [f"{width} x {height} is smaller than the resolution {side}; leave it out, or lower the resolution"]
-    return []
-
-
-def _orphans(files: list[Path], pictures: list[Path]) -> list[tuple[Path, str]]:
-    stems = {path.with_suffix("") for path in pictures}
-    captions = (path for path in files if path.suffix.lower() in CAPTIONS)
-    return [(path, "caption without a picture of that name") for path in captions if path.with_suffix("") not in stems]
-
-
-def _upright(path: Path) -> Image:
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as file:
-        file.load()
-        picture = ImageOps.exif_transpose(file)
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
+def _too_long(captions: dict[Path, str], needed: dict[Path, int], allowed: int) -> Iterator[tuple[Path, str]]:
+    for path, count in needed.items():
+        if count > allowed:
+            yield (
+                path,
+                (
+                    f"caption needs {count} chunks of CLIP's 75 tokens, more than caption_chunks allows ({allowed}); "
+                    f"shorten it: {captions[path]!r}"
+                ),
+            )

@@ -13,8 +13,9 @@ from .settings import RunSettings, TrainingError, TrainSettings
 
 _DESCRIPTION = """\
 Trains a style LoRA for an SD v1.5 checkpoint on a folder of pictures. Beside
-each picture lies a caption of the same name, .txt or .caption. The file that
-comes out loads in ComfyUI, A1111/Forge and diffusers.
+each picture lies a caption of the same name, .txt or .caption; or the folder
+has a metadata.jsonl with {"file_name": ..., "text": ...} for each. The file
+that comes out loads in ComfyUI, A1111/Forge and diffusers.
 
 Options may also stand in a TOML file (Python 3.11 or newer), named as the
 flags: steps = 800, save-every = 100. Flags win over the file.
@@ -29,14 +30,16 @@ exit codes: 0 done; 1 the system failed (disk, memory); 2 something to correct;
 """
 _PATHS = {
     "base": "the SD v1.5 checkpoint, .safetensors",
-    "data": "folder of pictures and captions",
+    "data": "folder of pictures and captions, with all folders in it",
     "output": "the LoRA file to write, .safetensors",
 }
 _CALL = {
     "device": (str, "auto (ComfyUI's choice), cpu, cuda or cuda:N (default: auto)"),
     "resume": (bool, "continue the output's unfinished run, if there is one"),
+    "cache": (str, "folder that keeps encoded pictures and captions for further runs (default: mixlora-cache beside "
+                   "the output)"),
     "overwrite": (bool, "replace existing LoRA files; the former one is kept as NAME.safetensors.previous"),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Job:
     output: Path
     settings: TrainSettings
     run: RunSettings
+    cache: Path
     device: str = "auto"
     resume: bool = False
     overwrite: bool = False
@@ -60,7 +64,8 @@ def parse(arguments: Sequence[str] | None = None) -> Job:
     options = {**_read_toml(Path(config)), **given} if config else given
     if missing := [f"--{name} ({help})" for name, help in _PATHS.items() if not options.get(name)]:
         raise TrainingError("Missing: " + ", ".join(missing) + ".")
-    paths = {name: Path(options.pop(name)).expanduser() for name in _PATHS}
+    options.setdefault("cache", Path(options["output"]).with_name("mixlora-cache"))
+    paths = {name: Path(options.pop(name)).expanduser() for name in (*_PATHS, "cache")}
     call = {name: options.pop(name) for name in _CALL if name in options}
     made, problems = [], []
     for kind in (TrainSettings, RunSettings):
@@ -139,7 +144,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
             problems.append(f"{name}: expected {kinds[name].__name__}, found {value!r}")
     if problems:
         raise TrainingError(f"{path}:\n" + "\n".join(f"  {problem}" for problem in problems))
-    for name in _PATHS.keys() & options.keys():
+    for name in {*_PATHS, "cache"} & options.keys():
         options[name] = str(path.parent / Path(options[name]).expanduser())
     prompts = options.get("sample_prompts")
     if isinstance(prompts, list):

@@ -33,6 +33,9 @@ def _option(
     return field(default=default, metadata={**details, "shapes_result": shapes_result})
 
 
+_data: dict[str, Any] = dict(group="pictures and captions", shapes_result=False)  # what of it counts is in the samples
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How to train one LoRA. Raises TrainingError that lists every value out of range.
@@ -41,7 +44,33 @@ class TrainSettings:
     """
 
     trigger: str = _option(
-        "", str, "words that ask for the style in a prompt; added to every caption that lacks them", shapes_result=False
+        "", str, "words that ask for the style in a prompt; added to every caption that lacks them", **_data
+    )
+    resolution: int = _option(
+        512, int, "pictures are scaled and cut to about the area of a square of so many pixels a side",
+        lambda v: v >= 64 and v % 8 == 0, "a multiple of 8, 64 or more", **_data,
+    )  # fmt: skip
+    buckets: bool = _option(
+        True, bool, "cut each picture to the nearest of several proportions, with sides of multiples of 64 pixels "
+        "between half and twice the resolution; without, cut all to squares", **_data,
+    )  # fmt: skip
+    flip: bool = _option(False, bool, "show half of the samples mirrored left to right", **_data)
+    repeats: int = _option(
+        1, int, "how often an epoch shows a picture; the length of a run is set by steps alone", lambda v: v >= 1,
+        "1 or more", **_data,
+    )  # fmt: skip
+    folder_repeats: bool = _option(
+        True, bool, "show what lies in a folder of the data named like 10_monet ten times as often", **_data
+    )
+    caption_shuffle: int = _option(
+        0, int, "show each caption in so many orders of its comma-separated tags, the written one among them; 0 for "
+        "that one only, 8 are plenty", lambda v: v == 0 or v >= 2, "0, or 2 or more", **_data,
+    )  # fmt: skip
+    keep_tags: int = _option(
+        0, int, "tags that caption_shuffle leaves in front", lambda v: v >= 0, "0 or more", **_data
+    )  # fmt: skip
+    caption_chunks: int = _option(
+        3, int, "longest caption, in chunks of CLIP's 75 tokens", lambda v: 1 <= v <= 3, "1, 2 or 3", **_data
     )
     targets: str = _option(
         "attention", str, 'kinds of layers to adapt, joined by "+": attention; ff (feed-forward); proj (in and out of '
@@ -70,17 +99,14 @@ class TrainSettings:
         5.0, float, "gamma of the min-SNR loss weights (arXiv 2303.09556), 0 for none", lambda v: v >= 0, "0 or more"
     )
     caption_dropout: float = _option(
-        0.1, float, "share of the samples that see an empty caption", lambda v: 0 <= v <= 1, "from 0 to 1"
-    )
+        0.1, float, "share of the samples that see an empty caption", lambda v: 0 <= v <= 1, "from 0 to 1",
+        group=_data["group"],
+    )  # fmt: skip
     ema: float = _option(
         0.0, float, "decay of a moving average of the adapter, which is then the result; 0 for none",
         lambda v: 0 <= v < 1, "0 or more, below 1",
     )  # fmt: skip
     seed: int = _option(0, int, "seed of everything random")
-    resolution: int = _option(
-        512, int, "side of the square that pictures are cut to, in pixels",
-        lambda v: v >= 64 and v % 8 == 0, "a multiple of 8, 64 or more", shapes_result=False,
-    )  # fmt: skip
     dtype: str = _option(
         "auto", str, "number format of the frozen base; the adapter is always fp32",
         choices=("auto", "fp32", "bf16", "fp16"), shapes_result=False,
@@ -90,7 +116,10 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.alpha is None:
             object.__setattr__(self, "alpha", float(self.rank) if isinstance(self.rank, (int, float)) else 1.0)
-        _check(self)
+        more = []
+        if self.keep_tags and not self.caption_shuffle:
+            more.append("keep_tags: no tag is moved without caption_shuffle")
+        _check(self, more)
 
     @property
     def global_batch(self) -> int:

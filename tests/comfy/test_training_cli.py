@@ -77,12 +77,14 @@ def test_train_interrupt_resume(command, tmp_path, capsys):
     assert running.wait() == 130, output
     assert "0.png: a hill (0), monet style" in output and "training on cpu in float32: 16 steps of 1 samples" in output
     assert "(SIGINT)" in output and "--resume continues" in output and folder.state.is_file()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["monet.run"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"monet.run", "mixlora-cache"}
+    assert "latents 0 read, 3 made, texts 0 read, 4 made" in output
 
     assert cli.main(command) == 2  # would lose the saved run
     assert "--resume" in capsys.readouterr().err
     assert cli.main([*command, "--resume"]) == 0
     printed = capsys.readouterr().out
+    assert "latents 3 read, 0 made, texts 4 read, 0 made" in printed
     assert "step 16/16" in printed and "56 of 56 layers matched" in printed
     assert {path.name for path in folder.path.iterdir()} == {"curves.png", "losses.csv", "lock"}
     with safe_open(tmp_path / "out" / "monet.safetensors", "pt") as file:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from mixlora.training.base import Base
 from mixlora.training.checkpoint import Autosave
-from mixlora.training.dataset import count_chunks, encode, find_pictures, tokenize
 from mixlora.training.export import export, file_tensors
 from mixlora.training.files import serialise
 from mixlora.training.loop import NonFiniteLossError, train
@@ -17,7 +16,6 @@ from mixlora.training.objective import noisy_and_target
 from mixlora.training.samples import Samples
 from mixlora.training.settings import TrainingError, TrainSettings
 from mixlora.training.targets import target_layers
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -186,38 +184,6 @@ def test_noise_and_targets_are_those_of_comfy(model, prediction):
 def test_other_models_are_refused(sdxl):
     with pytest.raises(TrainingError, match="is Segmind_Vega; this trainer trains SD v1"):
         Base.from_comfy(sdxl)
-
-
-def test_brackets_in_captions_weigh_nothing(clip):
-    tokens = tokenize(clip, "a ((study)) of (light:1.4) [and] shade")
-    assert {token[1] for chunk in tokens["l"] for token in chunk} == {1.0}
-    assert clip.tokenize("(light:1.4)") != clip.tokenize("light")  # what prompts do
-    chunks = count_chunks(clip)
-    assert chunks("a hill") == 1 and chunks("a hill " * 60) == 2
-
-
-def test_a_folder_becomes_samples(clip, tmp_path):
-    for number, caption in enumerate(["a hill", "a (very) red sea", "a hill"]):
-        Image.new("RGB", (160, 140 + number), (90 * number, 40, 200)).save(tmp_path / f"{number}.png")
-        (tmp_path / f"{number}.txt").write_text(caption)
-
-    class Shrink:
-        """Stands in for a VAE: the mean of every 8 x 8 pixels."""
-
-        def encode(self, pixels):
-            assert pixels.shape == (1, 128, 128, 3) and pixels.min() >= 0 and pixels.max() <= 1
-            mean = torch.nn.functional.avg_pool2d(pixels.movedim(-1, 1), 8)
-            return torch.cat([mean, mean[:, :1]], 1)
-
-    settings = TrainSettings(resolution=128, trigger="monet style")
-    found = find_pictures(tmp_path, settings, count_chunks(clip))
-    samples = encode(found, clip, Shrink(), lambda latent: latent * 2, settings)
-    assert samples.shapes == [(4, 16, 16)] * 3 and samples.rows == ((0,), (1,), (0,))
-    torch.testing.assert_close(samples.latents[1][0], torch.full((16, 16), 2 * 90 / 255))
-    assert samples.captions[1] == "a (very) red sea, monet style"
-    torch.testing.assert_close(samples.context[0], clip.encode("a hill, monet style")[0].float())
-    torch.testing.assert_close(samples.empty, clip.encode("")[0].float())
-    assert not torch.allclose(samples.context[1], clip.encode("a (very) red sea, monet style")[0].float())
 
 
 def test_v_prediction_trains_towards_the_velocity(model, samples):

@@ -12,14 +12,12 @@ import torch
 from mixlora.training import cli
 from mixlora.training.base import Base
 from mixlora.training.cli import main
-from mixlora.training.dataset import find_pictures, load_pixels, with_trigger
 from mixlora.training.files import serialise, write_atomically
 from mixlora.training.metadata import describe, with_hashes
 from mixlora.training.options import parse
 from mixlora.training.run_folder import RunFolder
 from mixlora.training.samples import Samples
 from mixlora.training.settings import TrainingError, TrainSettings
-from PIL import Image
 from safetensors.torch import load, save
 
 TRAINING = Path(cli.__file__).parent
@@ -35,6 +33,8 @@ def test_settings_report_all_problems_at_once():
     text = str(raised.value)
     assert all(f"  {name}: expected" in text for name in ("rank", "lr", "batch", "resolution", "schedule"))
     assert "channels_last: expected true or false, found 1" in text
+    with pytest.raises(TrainingError, match="keep_tags: no tag is moved without caption_shuffle"):
+        TrainSettings(keep_tags=2)
     assert TrainSettings(rank=16).alpha == 16 and TrainSettings(rank=16, alpha=1).alpha == 1
 
 
@@ -48,6 +48,8 @@ def test_flags_win_over_toml_over_defaults(tmp_path):
     job = parse([str(config), "--steps", "20", "--device", "cpu"])
     assert (job.settings.steps, job.run.save_every, job.settings.lr, job.settings.rank) == (20, 5, 1, 4)
     assert job.output == tmp_path / "o.safetensors" and job.device == "cpu"
+    config.write_text('base = "b.safetensors"\ndata = "d"\noutput = "o.safetensors"\ncache = "kept"\n')
+    assert parse([str(config)]).cache == tmp_path / "kept" and job.cache == tmp_path / "mixlora-cache"
     config.write_text("stepz = 10\nresume = 1\n")
     with pytest.raises(TrainingError, match=r"(?s)no option 'stepz', did you mean 'steps'.*resume: expected bool"):
         parse([str(config)])
@@ -87,72 +89,7 @@ def test_modules_bear_no_standard_library_name():
     assert not names & sys.stdlib_module_names
 
 
-@pytest.fixture
-def folder(tmp_path):
-    for number in range(3):
-        Image.new("RGB", (160 + 32 * number, 144), (40 * number, 90, 200)).save(tmp_path / f"{number}.png")
-        (tmp_path / f"{number}.txt").write_text(f"a hill, number {number}\n")
-    return tmp_path
-
-
 SMALL = TrainSettings(resolution=128, trigger="monet style")
-
-
-def words(text):
-    return 1 + len(text.split()) // 20
-
-
-def test_pictures_and_captions_are_found_in_order(folder):
-    (folder / "more").mkdir()
-    Image.new("RGB", (128, 128)).save(folder / "more" / "a.JPG", format="JPEG")
-    (folder / "more" / "a.caption").write_text("\ufeffa sea, Monet Style", encoding="utf-8")
-    (folder / ".hidden.txt").write_text("")
-    found = find_pictures(folder, SMALL, words)
-    assert [picture.path.name for picture in found] == ["0.png", "1.png", "2.png", "a.JPG"]
-    assert found[0].caption == "a hill, number 0, monet style"
-    assert found[3].caption == "a sea, Monet Style"
-
-
-def test_all_problems_of_a_folder_are_reported_at_once(folder):
-    (folder / "0.txt").unlink()
-    (folder / "1.txt").write_text("  \n")
-    (folder / "2.caption").write_text("another")
-    Image.new("RGB", (100, 300)).save(folder / "small.png")
-    (folder / "small.txt").write_text("a small one " * 20)
-    (folder / "torn.jpg").write_bytes((folder / "2.png").read_bytes()[:60])
-    (folder / "torn.txt").write_bytes(b"\xff\xfe\xff")
-    (folder / "lonely.txt").write_text("no picture")
-    with pytest.raises(TrainingError) as raised:
-        find_pictures(folder, SMALL, words)
-    text = str(raised.value)
-    for part in (
-        "8 problem(s)", "0.png: no caption; write 0.txt or 0.caption", "1.png: caption 1.txt is empty",
-        "2.png: both 2.txt and 2.caption", "small.png: 100 x 300 is smaller than the resolution 128",
-        "small.png: caption with trigger words is longer", "torn.jpg: not a readable picture",
-        "torn.jpg: caption torn.txt cannot be read as UTF-8", "lonely.txt: caption without a picture",
-    ):  # fmt: skip
-        assert part in text, part
-    empty = folder / "empty"
-    empty.mkdir()
-    with pytest.raises(TrainingError, match="no pictures"):
-        find_pictures(empty, SMALL, words)
-
-
-def test_pixels_are_cut_from_the_middle_and_transparency_is_white(tmp_path):
-    picture = Image.new("RGBA", (300, 100), (255, 0, 0, 255))
-    picture.paste((0, 0, 255, 255), (100, 0, 200, 100))
-    picture.paste((0, 0, 0, 0), (100, 0, 200, 20))
-    picture.save(tmp_path / "a.png")
-    pixels = load_pixels(tmp_path / "a.png", 64)
-    assert pixels.shape == (64, 64, 3)
-    assert torch.allclose(pixels[40, 32], torch.tensor([0.0, 0.0, 1.0]), atol=0.02)
-    assert torch.allclose(pixels[2, 32], torch.ones(3), atol=0.02)
-
-
-def test_trigger_is_added_once():
-    assert with_trigger("a hill", "monet style") == "a hill, monet style"
-    assert with_trigger("a Monet Style hill", "monet style") == "a Monet Style hill"
-    assert with_trigger("a hill", "") == "a hill"
 
 
 def test_serialised_bytes_are_safetensors_and_repeatable():
