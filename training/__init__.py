@@ -32,9 +32,12 @@ How the room is divided; imports run downwards only:
     captions.py    trigger words, orders of tags, lengths
     base.py        a ComfyUI checkpoint -> Base: frozen UNet, noise schedule, kind of prediction
     loop.py        the training loop, from tensors to a trained LoRA          (pure torch)
+    run.py         one run's tensors: gradient, update, state                  (pure torch)
     objective.py   noise, target, loss weights, learning rate, clipping        (pure torch)
     watching.py    what the loop shows between two steps, and to whom          (pure torch)
     validation.py  held-out pictures, always with the same noise               (pure torch)
+    optimizers.py  AdamW, Lion, Prodigy; their state as tensors                (pure torch)
+    distribution.py  several processes as one run                              (pure torch, accelerate)
     checkpoint.py  the state of an unfinished run; when it is saved            (pure torch)
     stopping.py    signals and time limits                                     (standard library)
     lora.py        all low-rank factors as one flat fp32 parameter             (pure torch)

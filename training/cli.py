@@ -7,10 +7,12 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import standalone
+from .distribution import World, joined_world, of_process
 from .options import Job, parse, read_prompts
 from .run_folder import RunFolder
 from .settings import TrainingError
@@ -26,10 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(parse(arguments))
     except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error{of_process()}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error{of_process()}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -43,13 +45,14 @@ def run(job: Job) -> int:
         raise TrainingError(f"--output {job.output}: expected a name that ends with .safetensors.")
     prompts = read_prompts(job.run.sample_prompts)
     folder = RunFolder(job.output)
-    with folder.locked():
-        _check_output(job, folder)
-        _start_comfy(job.device)
-        return _train(job, folder, prompts, began)
+    with joined_world(job.device) as world, world.quiet(), folder.locked() if world.main else nullcontext():
+        if world.main:
+            _check_output(job, folder)
+        _start_comfy(job.device, world)
+        return _train(job, folder, prompts, began, world)
 
 
-def _train(job: Job, folder: RunFolder, prompts: list[str], began: float) -> int:
+def _train(job: Job, folder: RunFolder, prompts: list[str], began: float, world: World) -> int:
     """Validates, encodes, trains, exports."""
     import comfy.sd1_clip
 
@@ -69,17 +72,18 @@ def _train(job: Job, folder: RunFolder, prompts: list[str], began: float) -> int
     from .stopping import Stop
 
     settings, display, date = job.settings, Display(), _date()
-    board = Board(folder.path / "tensorboard") if job.run.tensorboard else None
+    board = Board(folder.path / "tensorboard") if job.run.tensorboard and world.main else None
     data, cache = find_pictures(job.data, settings, count_chunks(comfy.sd1_clip.SD1Tokenizer())), Cache(job.cache)
     display.say(str(data))
     base, clip, vae = load_base(job.base, settings.dtype)
-    everything = encode(
-        data.pictures, clip, vae, base.model.process_latent_in, flip=settings.flip, cache=cache,
-        on_picture=display.count("encoding", len(data)),
-    )  # fmt: skip
+    with world.main_first():  # what it caches, the others find
+        everything = encode(
+            data.pictures, clip, vae, base.model.process_latent_in, flip=settings.flip, cache=cache,
+            on_picture=display.count("encoding", len(data)),
+        )  # fmt: skip
     display.say(str(cache))
     painter = None
-    if job.run.sample_every:
+    if job.run.sample_every and world.main:
         prompts = prompts or default_prompts(everything.captions)
         painter = SamplePictures(prompts, clip, vae, job.run, folder.path, settings.resolution)
     del clip, vae
@@ -88,6 +92,7 @@ def _train(job: Job, folder: RunFolder, prompts: list[str], began: float) -> int
     display.say(
         f"training on {base.device} in {str(base.dtype).removeprefix('torch.')}: {settings.steps} steps of "
         f"{settings.global_batch} samples ({settings.batch} x {settings.accumulate}), seed {settings.seed}"
+        + (f", shared by {world.size} processes" if world.size > 1 else "")
     )
 
     def write(lora: Any, path: Path, steps: int):
@@ -99,16 +104,21 @@ def _train(job: Job, folder: RunFolder, prompts: list[str], began: float) -> int
     with Stop(job.run.max_minutes, began) as stop:
         watch = Between(folder, job.run, display, stop, write, held_out, painter, board)
         try:
-            trained = train(base, samples, settings, autosave=autosave, on_step=watch.on_step, watch=watch, stop=stop)
+            trained = train(
+                base, samples, settings, autosave=autosave, on_step=watch.on_step, watch=watch, stop=stop, world=world
+            )
         finally:
             watch.close()
             watch.draw()
     if not trained.finished:
+        reason, code = (stop.reason, stop.exit_code) if stop() else ("so was another process", 130)
         display.say(
-            f"stopped after step {trained.steps} of {settings.steps} ({stop.reason}); saved in {folder.path}. "
+            f"stopped after step {trained.steps} of {settings.steps} ({reason}); saved in {folder.path}. "
             "--resume continues."
         )
-        return stop.exit_code
+        return code
+    if not world.main:
+        return 0
     display.say(str(write(trained.lora, folder.output, trained.steps)))
     autosave.remove()
     _sum_up(watch, folder, display)
@@ -153,12 +163,12 @@ def _check_output(job: Job, folder: RunFolder) -> None:
         raise TrainingError(f"{folder.path} holds an unfinished run; give --resume to continue it, or delete it.")
 
 
-def _start_comfy(device: str) -> None:
+def _start_comfy(device: str, world: World) -> None:
     """Imports ComfyUI so that it works on `device`."""
     name, _, number = device.partition(":")
     if name not in ("auto", "cpu", "cuda") or (number and not (name == "cuda" and number.isdecimal())):
         raise TrainingError(f"--device {device}: expected auto, cpu, cuda or cuda:N.")
-    if name == "cuda":
+    if name == "cuda" and world.size == 1:  # of several processes, each has its own already
         import torch
 
         if int(number or 0) >= torch.cuda.device_count():

@@ -18,6 +18,11 @@ from .settings import TrainSettings
 __all__ = ["IMPLEMENTATION", "describe", "tag_frequency", "with_hashes"]
 
 IMPLEMENTATION = "mixlora"
+OPTIMIZERS = {
+    "adamw": "torch.optim.AdamW",
+    "lion": "pytorch_optimizer.Lion",
+    "prodigy": "pytorch_optimizer.Prodigy",
+}
 
 
 def describe(
@@ -33,6 +38,7 @@ def describe(
         "ss_network_module": "networks.lora",
         "ss_network_dim": settings.rank,
         "ss_network_alpha": settings.alpha,
+        "ss_network_args": {"targets": settings.targets, "blocks": settings.blocks},
         "ss_output_name": title,
         "ss_sd_model_name": base.name,
         "ss_sd_model_hash": base.legacy_hash,
@@ -48,7 +54,7 @@ def describe(
         "ss_unet_lr": settings.lr,
         "ss_lr_scheduler": settings.schedule,
         "ss_lr_warmup_steps": round(settings.warmup * settings.steps),
-        "ss_optimizer": f"torch.optim.AdamW(weight_decay={settings.weight_decay})",
+        "ss_optimizer": f"{OPTIMIZERS[settings.optimizer]}(weight_decay={settings.weight_decay})",
         "ss_steps": steps,
         "ss_max_train_steps": settings.steps,
         "ss_epoch": steps * settings.global_batch // shown,
@@ -56,7 +62,7 @@ def describe(
         "ss_gradient_accumulation_steps": settings.accumulate,
         "ss_seed": settings.seed,
         "ss_min_snr_gamma": settings.min_snr or None,
-        "ss_noise_offset": None,
+        "ss_noise_offset": settings.noise_offset or None,
         "ss_caption_dropout_rate": settings.caption_dropout,
         "ss_mixed_precision": {"float16": "fp16", "bfloat16": "bf16"}.get(str(base.dtype).removeprefix("torch."), "no"),
         "ss_max_grad_norm": settings.clip_norm,

@@ -32,13 +32,26 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     if step < warmup:
         return settings.lr * (step + 1) / warmup
     done = (step - warmup) / (settings.steps - warmup)
-    factor = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[settings.schedule]
-    return settings.lr * factor
+    factors = {
+        "constant": 1.0,
+        "linear": 1 - done,
+        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+        "cosine_with_restarts": 0.5 * (1 + math.cos(math.pi * (settings.cycles * done % 1))),
+        "polynomial": (1 - done) ** settings.power,
+    }
+    return settings.lr * factors[settings.schedule]
 
 
-def clip_norm_(gradient: Tensor, longest: float) -> float:
-    """Shortens a gradient in place to the length `longest` (0: no limit) and returns the length it had."""
-    norm = gradient.norm().item()
+def clip_norm_(gradient: Tensor, norm: float, longest: float) -> None:
+    """Shortens a gradient of length `norm` in place to the length `longest` (0: no limit)."""
     if 0 < longest < norm:
         gradient.mul_(longest / norm)
-    return norm
+
+
+def offset_noise(noise: Tensor, offsets: Tensor, strength: float) -> Tensor:
+    """Noise plus `strength` times a normal number for each row's channels, `offsets` [rows, channels].
+
+    A model never sees noise with another mean, so it paints no picture darker or brighter than the average; see
+    Guttenberg, "Diffusion with offset noise" (2023).
+    """
+    return noise + strength * offsets[:, :, None, None]

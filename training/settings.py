@@ -10,6 +10,9 @@ from typing import Any
 TARGETS = ("attention", "ff", "proj", "conv")
 """Kinds of layers that can be adapted."""
 
+OPTIMIZERS = {"adamw": 1e-4, "lion": 3e-5, "prodigy": 1.0}
+"""Each optimizer's own default learning rate."""
+
 
 class TrainingError(Exception):
     """Something that the user can mend; the message says what was expected, what was found and what to do."""
@@ -88,8 +91,21 @@ class TrainSettings:
     steps: int = _option(1500, int, "updates of the adapter", lambda v: v >= 1, "1 or more")
     batch: int = _option(1, int, "pictures that go through the UNet together", lambda v: v >= 1, "1 or more")
     accumulate: int = _option(4, int, "batches whose gradients make one step", lambda v: v >= 1, "1 or more")
-    lr: float = _option(1e-4, float, "highest learning rate", lambda v: v > 0, "more than 0")
-    schedule: str = _option("cosine", str, "learning rate after the warm-up", choices=("cosine", "linear", "constant"))
+    optimizer: str = _option(
+        "adamw", str, "adamw; lion (half of its memory); prodigy (finds the learning rate itself)",
+        choices=tuple(OPTIMIZERS),
+    )  # fmt: skip
+    lr: float = _option(
+        None, float, "highest learning rate; prodigy multiplies its own by it (default: "
+        + ", ".join(f"{lr:g} for {name}" for name, lr in OPTIMIZERS.items()) + ")",
+        lambda v: v > 0, "more than 0",
+    )  # fmt: skip
+    schedule: str = _option(
+        "cosine", str, "learning rate after the warm-up",
+        choices=("constant", "linear", "cosine", "cosine_with_restarts", "polynomial"),
+    )  # fmt: skip
+    cycles: int = _option(3, int, "cosine_with_restarts: how often it falls", lambda v: v >= 1, "1 or more")
+    power: float = _option(2.0, float, "polynomial: its power; 1 is linear", lambda v: v > 0, "more than 0")
     warmup: float = _option(
         0.05, float, "share of the steps in which the learning rate rises", lambda v: 0 <= v < 1, "0 or more, below 1"
     )
@@ -98,6 +114,10 @@ class TrainSettings:
     min_snr: float = _option(
         5.0, float, "gamma of the min-SNR loss weights (arXiv 2303.09556), 0 for none", lambda v: v >= 0, "0 or more"
     )
+    noise_offset: float = _option(
+        0.0, float, "strength of noise that is equal over a whole channel, for very dark and bright pictures; 0.05 to "
+        "0.1 where wanted", lambda v: v >= 0, "0 or more",
+    )  # fmt: skip
     caption_dropout: float = _option(
         0.1, float, "share of the samples that see an empty caption", lambda v: 0 <= v <= 1, "from 0 to 1",
         group=_data["group"],
@@ -116,6 +136,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.alpha is None:
             object.__setattr__(self, "alpha", float(self.rank) if isinstance(self.rank, (int, float)) else 1.0)
+        if self.lr is None:
+            object.__setattr__(self, "lr", OPTIMIZERS.get(self.optimizer, 1.0))
         more = []
         if self.keep_tags and not self.caption_shuffle:
             more.append("keep_tags: no tag is moved without caption_shuffle")

@@ -9,10 +9,11 @@ from mixlora.training.base import Base
 from mixlora.training.checkpoint import Autosave
 from mixlora.training.export import export, file_tensors
 from mixlora.training.files import serialise
-from mixlora.training.loop import NonFiniteLossError, train
+from mixlora.training.loop import train
 from mixlora.training.lora import LoRA
 from mixlora.training.metadata import describe
 from mixlora.training.objective import noisy_and_target
+from mixlora.training.run import NonFiniteLossError
 from mixlora.training.samples import Samples
 from mixlora.training.settings import TrainingError, TrainSettings
 from mixlora.training.targets import target_layers

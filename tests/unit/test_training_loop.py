@@ -4,14 +4,17 @@ import itertools
 import json
 import os
 import signal
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from mixlora.training.base import Base
 from mixlora.training.checkpoint import Autosave, State
-from mixlora.training.loop import NonFiniteLossError, train
-from mixlora.training.objective import clip_norm_, learning_rate, min_snr_weight, noisy_and_target
+from mixlora.training.loop import train
+from mixlora.training.objective import clip_norm_, learning_rate, min_snr_weight, noisy_and_target, offset_noise
+from mixlora.training.optimizers import make_optimizer, optimizer_tensors
+from mixlora.training.run import NonFiniteLossError
 from mixlora.training.samples import Samples
 from mixlora.training.settings import TrainingError, TrainSettings
 from mixlora.training.stopping import Stop
@@ -87,6 +90,53 @@ def test_stop_and_resume_is_the_uninterrupted_run(tmp_path, after, ema):
     rest = train(base(), samples(), settings, autosave=autosave)
     assert rest.finished and rest.losses == whole.losses
     assert torch.equal(rest.lora.flat, whole.lora.flat)
+
+
+@pytest.mark.parametrize("name", ["lion", "prodigy"])
+def test_other_optimizers_learn_and_resume_to_the_bit(tmp_path, name):
+    pytest.importorskip("pytorch_optimizer")
+    lr = {"lion": 1e-2, "prodigy": None}[name]
+    settings = replace(SETTINGS, steps=120, rank=8, min_snr=0.0, optimizer=name, lr=lr)
+    reports = []
+    whole = train(base(), samples(), settings, on_step=reports.append)
+    assert sum(whole.losses[-30:]) < 0.85 * sum(whole.losses[:30])
+    rates = [report.lr for report in reports]
+    if name == "lion":
+        assert rates == [learning_rate(settings, step) for step in range(120)]
+    else:
+        assert rates[0] < 1e-6 and 1e-3 < max(rates) < 1
+    autosave = Autosave(tmp_path / "state", every_steps=0, every_minutes=0, resume=True)
+    asked = itertools.count()
+    assert train(base(), samples(), settings, autosave=autosave, stop=lambda: next(asked) > 40).steps == 20
+    rest = train(base(), samples(), settings, autosave=autosave)
+    assert rest.losses == whole.losses and torch.equal(rest.lora.flat, whole.lora.flat)
+
+
+def test_an_optimizer_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(TrainingError, match="pip install pytorch_optimizer, or use adamw"):
+        train(base(), samples(), replace(SETTINGS, optimizer="lion"))
+
+
+def test_lions_state_is_half_of_adamws():
+    pytest.importorskip("pytorch_optimizer")
+
+    def size(name):
+        flat = torch.zeros(1000, requires_grad=True)
+        flat.grad = torch.ones(1000)
+        optimizer = make_optimizer(flat, replace(SETTINGS, optimizer=name))
+        optimizer.step()
+        return sum(tensor.numel() for tensor in optimizer_tensors(optimizer).values())
+
+    assert 0.5 <= size("lion") / size("adamw") < 0.51
+
+
+def test_noise_offset_moves_whole_channels():
+    noise, offsets = torch.randn(2, 4, 3, 3), torch.randn(2, 4)
+    moved = offset_noise(noise, offsets, 0.1) - noise
+    torch.testing.assert_close(moved, 0.1 * offsets[:, :, None, None].expand_as(noise), rtol=1e-5, atol=1e-6)
+    plain, offset = (train(base(), samples(), replace(SETTINGS, noise_offset=value)).losses for value in (0.0, 0.1))
+    assert plain != offset == train(base(), samples(), replace(SETTINGS, noise_offset=0.1)).losses
 
 
 def test_resume_refuses_other_settings_samples_and_bases(tmp_path):
@@ -191,6 +241,10 @@ def test_schedules():
     assert all(a >= b for a, b in itertools.pairwise(rates[9:]))
     assert learning_rate(replace(settings, schedule="constant"), 99) == 1.0
     assert learning_rate(replace(settings, schedule="linear"), 55) == pytest.approx(0.5)
+    assert learning_rate(replace(settings, schedule="polynomial", power=3.0), 55) == pytest.approx(0.125)
+    restarts = replace(settings, schedule="cosine_with_restarts", cycles=3)
+    assert [learning_rate(restarts, step) for step in (10, 25, 40)] == pytest.approx([1.0, 0.5, 1.0])
+    assert learning_rate(restarts, 39) < 0.01
     assert learning_rate(replace(settings, warmup=0.0), 0) == 1.0
 
 
@@ -210,12 +264,15 @@ def test_noise_target_and_weights():
 
 def test_clipping_clips():
     gradient = torch.full((100,), 10.0)
-    assert clip_norm_(gradient, 1.0) == pytest.approx(100.0)
+    clip_norm_(gradient, 100.0, 1.0)
     assert gradient.norm().item() == pytest.approx(1.0)
-    clip_norm_(gradient, 5.0)
+    clip_norm_(gradient, 1.0, 5.0)
     assert gradient.norm().item() == pytest.approx(1.0)
-    clip_norm_(gradient, 0.0)
+    clip_norm_(gradient, 1.0, 0.0)
     assert gradient.norm().item() == pytest.approx(1.0)
+    reports = []
+    train(base(), samples(), replace(SETTINGS, clip_norm=1e-3, steps=2), on_step=reports.append)
+    assert reports[0].gradient_norm > 1e-3
 
 
 def test_samples_must_fit_together():
