@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import standalone
-from .distribution import World, joined_world, of_process
 from .options import Job, parse, read_prompts
 from .run_folder import RunFolder
 from .settings import TrainingError
@@ -20,6 +19,7 @@ from .settings import TrainingError
 if TYPE_CHECKING:
     from .between import Between
     from .display import Display
+    from .distribution import World
     from .samples import Samples
 
 
@@ -28,10 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(parse(arguments))
     except TrainingError as error:
-        print(f"error{of_process()}: {error}", file=sys.stderr)
+        print(f"error{_of_process()}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error{of_process()}: {error}", file=sys.stderr)
+        print(f"error{_of_process()}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(job: Job) -> int:
     """Checks, then trains while it holds the output's lock; see `main` for the exit code."""
+    from .distribution import joined_world
+
     began = time.monotonic()
     if job.output.suffix != ".safetensors":
         raise TrainingError(f"--output {job.output}: expected a name that ends with .safetensors.")
@@ -183,3 +185,9 @@ def _date() -> str:
     utc = datetime.timezone.utc
     moment = datetime.datetime.fromtimestamp(int(epoch), utc) if epoch else datetime.datetime.now(utc)
     return moment.isoformat(timespec="seconds")
+
+
+def _of_process() -> str:
+    """For error messages: which of several processes this is."""
+    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    return f" in process {rank} of {size}" if size != "1" else ""

@@ -106,15 +106,10 @@ def joined_world(device: str = "auto") -> Iterator[World]:
     try:
         from accelerate import PartialState
     except ImportError as error:
-        raise TrainingError(f"{size} processes need the package accelerate ({error}): pip install accelerate.") from error
+        missing = f"{size} processes need the package accelerate ({error}): pip install accelerate."
+        raise TrainingError(missing) from error
     state = PartialState(cpu=device == "cpu", timeout=_PATIENCE)
     try:
         yield World(state.process_index, state.num_processes)
     finally:
         state.destroy_process_group()
-
-
-def of_process() -> str:
-    """For error messages: which of several processes this is."""
-    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    return f" in process {rank} of {size}" if size != "1" else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     return tensors
 
 
-def restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Brings a fresh optimizer to where `optimizer_tensors` was called; other tensors are left alone."""
     state, group = {}, optimizer.state_dict()["param_groups"][0]
     for key, tensor in tensors.items():
