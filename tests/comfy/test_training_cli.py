@@ -12,7 +12,7 @@ from mixlora.training import cli
 from mixlora.training.run_folder import RunFolder
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 SCRIPT = Path(cli.__file__).with_name("train.py")
 
@@ -107,3 +107,22 @@ def test_bad_bases_are_one_message(command, tmp_path, capsys, checkpoint):
     save_file({"weight": torch.ones(2)}, lone)
     assert "lone.safetensors: " in error(lone)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_two_processes_write_the_same_adapter_as_one(command, tmp_path, capsys):
+    """Started as `accelerate launch` starts several on GPUs; only the first one prints and writes files."""
+    pytest.importorskip("accelerate")
+    options = ["--steps", "2", "--accumulate", "3", "--validation", "0"]
+    two = tmp_path / "two" / "monet.safetensors"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]
+    done = subprocess.run(
+        [*launch, *command, *options, "--output", str(two)], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 steps of 3 samples (1 x 3), seed 0, shared by 2 processes" in done.stdout
+    assert done.stdout.count("step 2/2") == 1 and done.stdout.count("56 of 56 layers matched") == 1
+    assert cli.main([*command, *options]) == 0
+    pair, one = (load_file(path) for path in (two, tmp_path / "out" / "monet.safetensors"))
+    assert pair.keys() == one.keys()
+    for name, tensor in one.items():
+        assert (pair[name].float() - tensor.float()).norm() <= 1e-3 * tensor.float().norm()  # written as fp16
