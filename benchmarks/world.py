@@ -25,9 +25,14 @@ from ..mixlora_core.stack import StackEntry, StyleStack
 RANK = 16
 
 
-def full_unet(dtype: torch.dtype) -> Any:
-    """A MODEL with SD v1.5's 860 M parameters, random and of sane size, as ComfyUI itself detects and builds it."""
-    layout = UNetModel(**BASES[0].unet, device="meta", dtype=dtype, operations=comfy.ops.disable_weight_init)
+def full_unet(dtype: torch.dtype, levels: int = 4) -> Any:
+    """A MODEL with SD v1.5's 860 M parameters, random and of sane size, as ComfyUI itself detects and builds it.
+
+    With 2 `levels` it has the stand-in's layout, for tests.
+    """
+    layout = UNetModel(
+        **BASES[{4: 0, 2: 1}[levels]].unet, device="meta", dtype=dtype, operations=comfy.ops.disable_weight_init
+    )
     generator, state = torch.Generator().manual_seed(0), {}
     for name, like in layout.state_dict().items():
         noise = torch.randn(like.shape, generator=generator)
