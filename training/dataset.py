@@ -66,8 +66,8 @@ class Dataset:
             yield f"captions in up to {most_orders} orders of their tags"
         repeats = Counter(picture.repeats for picture in self.pictures)
         if set(repeats) != {1}:
-            shown = ", ".join(f"{count} pictures {times} times" for times, count in sorted(repeats.items()))
-            yield f"an epoch shows {shown}"
+            shown = ", ".join(f"{count} x {times}" for times, count in sorted(repeats.items()))
+            yield f"an epoch shows (pictures x times): {shown}"
         if self.passed_over:
             endings = Counter(path.suffix or path.name for path in self.passed_over)
             yield "neither pictures nor captions, not used: " + ", ".join(f"{n} {name}" for name, n in endings.items())

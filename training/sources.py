@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -31,10 +32,8 @@ def list_folder(folder: Path) -> Listing:
     """Finds all pictures in `folder` and below, and their captions; what is wrong goes into `problems`."""
     listing = Listing(folder)
     texts, metadata = [], folder / METADATA
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(_files(folder, listing)):
         ending = path.suffix.lower()
-        if any(part.startswith(".") for part in path.relative_to(folder).parts) or not path.is_file():
-            continue
         if ending in PICTURES:
             listing.pictures.append(path)
         elif ending in CAPTIONS:
@@ -55,6 +54,21 @@ def list_folder(folder: Path) -> Listing:
     else:
         _read_metadata(listing, metadata)
     return listing
+
+
+def _files(folder: Path, listing: Listing, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """All files in a folder and below, but for hidden ones; links are followed, unless they lead back up."""
+    here = folder.resolve()
+    try:
+        entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        listing.problems.append((folder, f"cannot be opened ({error})"))
+        return
+    for path in entries:
+        if not path.is_dir():
+            yield path
+        elif path.resolve() not in (*above, here):
+            yield from _files(path, listing, (*above, here))
 
 
 def folder_repeats(picture: Path, folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from mixlora.training.dataset import find_pictures
@@ -104,6 +105,31 @@ def test_all_problems_of_a_folder_are_reported_at_once(folder):
         find_pictures(folder / "0.png", SMALL, words)
 
 
+def test_links_are_followed_and_nothing_is_passed_over_in_silence(folder, tmp_path_factory, monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    paint(elsewhere / "far.png")
+    try:
+        (folder / "link").symlink_to(elsewhere, target_is_directory=True)
+    except OSError:
+        pytest.skip("no symbolic links here")
+    (elsewhere / "up").symlink_to(folder, target_is_directory=True)  # round and round
+    assert [picture.path.name for picture in find_pictures(folder, SMALL, words).pictures][3:] == ["far.png"]
+    (elsewhere / "gone.png").symlink_to(elsewhere / "nowhere.png")
+    (elsewhere / "gone.txt").write_text("a hill")
+    closed, iterdir = folder / "closed", Path.iterdir
+    closed.mkdir()
+
+    def refuse(path):
+        if path == closed:
+            raise PermissionError(13, "Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    found = problems(folder)
+    assert found[0] == "closed: cannot be opened ([Errno 13] Permission denied)"
+    assert found[1].startswith("link/gone.png: not a readable picture ([Errno 2]") and len(found) == 2
+
+
 def write_rows(folder, *rows):
     text = "\n".join(row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows)
     (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
@@ -163,7 +189,7 @@ def test_repeats_of_folders(folder):
     paint(folder / "2024_summer" / "b.png")
     found = find_pictures(folder, SMALL, words)
     assert [picture.repeats for picture in found.pictures] == [1, 1, 1, 1, 3]
-    assert "an epoch shows 4 pictures 1 times, 1 pictures 3 times" in str(found)
+    assert "an epoch shows (pictures x times): 4 x 1, 1 x 3" in str(found)
     doubled = TrainSettings(resolution=128, repeats=2)
     assert [picture.repeats for picture in find_pictures(folder, doubled, words).pictures] == [2, 2, 2, 2, 6]
     plain = TrainSettings(resolution=128, folder_repeats=False)
