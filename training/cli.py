@@ -81,7 +81,7 @@ def _train(job: Job, folder: RunFolder, prompts: list[str], began: float, world:
     with world.main_first():  # what it caches, the others find
         everything = encode(
             data.pictures, clip, vae, base.model.process_latent_in, flip=settings.flip, cache=cache,
-            on_picture=display.count("encoding", len(data)),
+            progress=display.count,
         )  # fmt: skip
     display.say(str(cache))
     painter = None

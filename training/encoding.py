@@ -18,6 +18,9 @@ from .pictures import load_pixels
 from .samples import Samples
 from .settings import TrainingError
 
+Progress = Callable[[str, int], Callable[[int], None]]
+"""(what, how many) -> a function to be told how many are done."""
+
 _VERSION = 1
 """Of what is done to pixels and captions before they are encoded; raised, it makes every cached encoding anew."""
 
@@ -35,7 +38,7 @@ def encode(
     flip: bool = False,
     sdxl: bool = False,
     cache: Cache | None = None,
-    on_picture: Callable[[int], None] = lambda done: None,
+    progress: Progress = lambda what, total: lambda done: None,
 ) -> Samples:
     """Latents and contexts of all pictures, each distinct caption once; the same bits with a cache and without.
 
@@ -44,8 +47,9 @@ def encode(
     TrainingError for pictures that changed since they were looked at, and names those whose latents are not finite.
     """
     captions = list(dict.fromkeys(caption for picture in pictures for caption in picture.captions))
-    context, pooled = _Texts(clip, cache, pooled=sdxl)([*captions, ""])
-    latents = _Latents(vae, cache)
+    texts, latents = _Texts(clip, cache, pooled=sdxl), _Latents(vae, cache)
+    context, pooled = texts([*captions, ""], progress("encoding captions", len(captions) + 1))
+    on_picture = progress("encoding pictures", len(pictures))
     plain, flipped = [], []
     for done, picture in enumerate(pictures, start=1):
         plain.append(to_model_scale(latents(picture)))
@@ -90,9 +94,12 @@ class _Texts:
         self._clip, self._cache, self._names = clip, cache, ("context", "pooled")[: 1 + pooled]
         self._weights = fingerprint(clip.cond_stage_model, _UNUSED) if cache else ""
 
-    def __call__(self, captions: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, captions: Sequence[str], on_caption: Callable[[int], None]) -> tuple[Tensor, Tensor | None]:
         """All in as many chunks as the longest needs: shorter ones are repeated, see `repeated`."""
-        encoded = [self._encode(caption) for caption in captions]
+        encoded = []
+        for done, caption in enumerate(captions, start=1):
+            encoded.append(self._encode(caption))
+            on_caption(done)
         tokens = math.lcm(*(len(one["context"]) for one in encoded))
         contexts = torch.stack([repeated(one["context"], tokens) for one in encoded])
         return contexts, torch.stack([one["pooled"] for one in encoded]) if "pooled" in self._names else None

@@ -102,6 +102,17 @@ def test_samples_are_what_was_encoded(run):
     assert plain.flipped == () and plain.pooled is None and plain.sizes is None
 
 
+def test_progress_is_told_of_captions_and_pictures(folder):
+    told = []
+
+    def progress(what, total):
+        return lambda done: told.append(f"{what} {done}/{total}")
+
+    found = find_pictures(folder, SETTINGS, lambda text: 1)
+    encode(found.pictures, Clip(), Vae(), lambda x: x, progress=progress)
+    assert told == [f"encoding captions {n}/4" for n in range(1, 5)] + [f"encoding pictures {n}/3" for n in (1, 2, 3)]
+
+
 def test_whatever_an_encoding_depends_on_makes_it_new(run, folder):
     run()
     Image.effect_noise((150, 140), 90).convert("RGB").save(folder / "0.png")
