@@ -1,4 +1,4 @@
-"""The three style adapters: drawn pictures with captions in a folder, then the pack's trainer, as a user runs it."""
+"""The adapters of styles and concepts: drawn pictures with captions in a folder, then the pack's trainer."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from PIL import Image
 
 from ..training.cli import main as run_trainer
 from .muon import native_bfloat16
-from .styles import TRIGGERS
 from .weights import adapter_file
-from .workshop import pictures
+from .workshop import CALLS, pictures
 
 PICTURES = 240
 OPTIONS = {
     "rank": 4,
-    "steps": 300,
+    "steps": 600,
     "batch": 8,
     "accumulate": 1,
     "lr": 5e-3,
@@ -27,23 +26,23 @@ OPTIONS = {
 """Options of training/train.py. Few steps at a high rate: the world is small."""
 
 
-def train_adapter(style: str, checkpoint: Path, work: Path) -> None:
-    """Trains the adapter of one of STYLES on a built checkpoint and writes it beside the other weights; resumable.
+def train_adapter(name: str, checkpoint: Path, work: Path) -> None:
+    """Trains the adapter of one of STYLES or CONCEPTS on a built checkpoint, as a user would; resumable.
 
-    Raises RuntimeError where the trainer fails; it has said why.
+    It is written beside the other weights. Raises RuntimeError where the trainer fails; it has said why.
     """
-    paths = {"base": checkpoint, "data": dataset(style, work), "output": adapter_file(style)}
-    further = {"trigger": TRIGGERS[style], "dtype": "bf16" if native_bfloat16() else "fp32"}
-    flags = [f"--{name}={value}" for name, value in (paths | further | OPTIONS).items()]
+    paths = {"base": checkpoint, "data": dataset(name, work), "output": adapter_file(name)}
+    further = {"trigger": CALLS[name], "dtype": "bf16" if native_bfloat16() else "fp32"}
+    flags = [f"--{option}={value}" for option, value in (paths | further | OPTIONS).items()]
     if code := run_trainer([*flags, "--resume", "--overwrite"]):
-        raise RuntimeError(f"training/train.py ended with {code} for {style}")
+        raise RuntimeError(f"training/train.py ended with {code} for {name}")
 
 
-def dataset(style: str, work: Path) -> Path:
-    """A folder of styled pictures, each with its caption in a .txt beside it."""
-    folder = work / f"{style}-pictures"
+def dataset(name: str, work: Path) -> Path:
+    """A folder of pictures of a style or concept, each with its caption in a .txt beside it."""
+    folder = work / f"{name}-pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    for number, picture in enumerate(pictures(PICTURES, seed=5, shares={style: 1.0})):
+    for number, picture in enumerate(pictures(PICTURES, seed=5, shares={name: 1.0})):
         Image.fromarray(picture.render()).save(folder / f"{number:03}.png")
         (folder / f"{number:03}.txt").write_text(picture.caption, encoding="utf-8")
     return folder

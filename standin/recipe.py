@@ -69,14 +69,15 @@ def train_oracle_stage(work: Path) -> None:
 
 
 def train_adapters(work: Path) -> None:
-    """One adapter a style, on the checkpoint as users get it."""
+    """One adapter for each style and concept, on the checkpoint as users get it."""
     from .adapters import train_adapter
     from .build import NAME, build_checkpoint
+    from .concepts import CONCEPTS
     from .styles import STYLES
 
     checkpoint = build_checkpoint(work / NAME)
-    for style in STYLES:
-        train_adapter(style, checkpoint, work)
+    for name in (*STYLES, *CONCEPTS):
+        train_adapter(name, checkpoint, work)
 
 
 _STAGES: dict[str, Callable[[Path], object]] = {

@@ -7,7 +7,7 @@ other lines and colours, which is how styles.py gets pairs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -96,9 +96,9 @@ def random_scene(rng: np.random.Generator, objects: int | None = None) -> Scene:
     return Scene(land, time, tuple(chosen), int(rng.integers(2**31)))
 
 
-def draw(scene: Scene, pen: Pen = PLAIN) -> np.ndarray:
-    """Draw a scene; returns uint8 of shape (SIZE, SIZE, 3)."""
-    return _Canvas(scene, pen).picture()
+def draw(scene: Scene, pen: Pen = PLAIN, addition: Callable[[Canvas], None] | None = None) -> np.ndarray:
+    """Draw a scene, and over it what `addition` draws; returns uint8 of shape (SIZE, SIZE, 3)."""
+    return Canvas(scene, pen).picture(addition)
 
 
 def sheet(rows: Sequence[Sequence[np.ndarray]]) -> Image.Image:
@@ -106,7 +106,7 @@ def sheet(rows: Sequence[Sequence[np.ndarray]]) -> Image.Image:
     return Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in rows], 0))
 
 
-class _Canvas:
+class Canvas:
     """One drawing in progress; coordinates run from 0 to 1, y downwards."""
 
     def __init__(self, scene: Scene, pen: Pen) -> None:
@@ -119,24 +119,31 @@ class _Canvas:
         self.image = Image.new("RGB", (self.side, self.side))
         self.pencil = ImageDraw.Draw(self.image)
 
-    def picture(self) -> np.ndarray:
+    def picture(self, addition: Callable[[Canvas], None] | None = None) -> np.ndarray:
+        """The finished drawing, uint8 of shape (SIZE, SIZE, 3)."""
         # Every part draws its random numbers even when absent, so that a Pen never moves the composition.
         seeds = self.rng.integers(2**31, size=8)
         parts = [self._sky, self._sun, self._clouds, self._land, self._trees, self._house, self._boat, self._flowers]
         for part, seed in zip(parts, seeds, strict=True):
             self.rng = np.random.default_rng(seed)
             part()
+        if addition:
+            self.rng = np.random.default_rng(self.scene.seed + 4)
+            addition(self)
         small = self.image.resize((SIZE, SIZE), Image.Resampling.BOX)
         return np.asarray(small)
 
     def has(self, thing: str) -> bool:
+        """Whether the scene asks for an object."""
         return thing in self.scene.objects
 
     def lit(self, colour: Sequence[float]) -> Colour:
+        """A colour as it looks at the scene's time of day."""
         r, g, b = np.clip(np.array(colour) * self.light, 0, 255).astype(int)
         return int(r), int(g), int(b)
 
     def shape(self, points: np.ndarray, fill: Colour) -> None:
+        """A polygon through points (n, 2), contoured as the pen says."""
         corners = [(float(x), float(y)) for x, y in np.asarray(points) * self.side]
         self.pencil.polygon(corners, fill=fill)
         if self.pen.contour:
@@ -144,6 +151,7 @@ class _Canvas:
             self.pencil.line([*corners, corners[0]], fill=self.pen.ink, width=width, joint="curve")
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, fill: Colour, contour: bool = True) -> None:
+        """An ellipse around (x, y)."""
         turn = np.linspace(0, 2 * np.pi, 33)[:-1]
         points = np.stack([x + rx * np.cos(turn), y + ry * np.sin(turn)], 1)
         if contour:
@@ -222,7 +230,7 @@ class _Canvas:
         for k in range(2):
             x = self.slots[0] + 0.17 * (k - 0.5) + 0.02 * self.rng.standard_normal()
             y, h = self.horizon + 0.22 + 0.08 * self.rng.random(), 0.30 + 0.05 * self.rng.random()
-            self.shape(_box(x - 0.018, y - 0.5 * h, x + 0.018, y), self.lit((110, 74, 46)))
+            self.shape(box(x - 0.018, y - 0.5 * h, x + 0.018, y), self.lit((110, 74, 46)))
             crown = [(x - 0.045, y - 0.55 * h), (x + 0.045, y - 0.55 * h), (x, y - 0.78 * h)]
             self.blob(np.array([(a, b, 0.062, 0.068) for a, b in crown]), self.lit((52, 128, 58)))
 
@@ -231,11 +239,11 @@ class _Canvas:
             return
         x, y, w, h = self.slots[1], self.horizon + 0.26 + 0.06 * self.rng.random(), 0.13, 0.17
         window = (255, 216, 110) if self.scene.time == "night" else self.lit((120, 176, 216))
-        self.shape(_box(x - w, y - h, x + w, y), self.lit((236, 220, 190)))
+        self.shape(box(x - w, y - h, x + w, y), self.lit((236, 220, 190)))
         roof = [(x - w - 0.03, y - h), (x + w + 0.03, y - h), (x, y - h - 0.13)]
         self.shape(np.array(roof), self.lit((196, 62, 46)))
-        self.shape(_box(x - 0.095, y - 0.125, x - 0.03, y - 0.06), window)
-        self.shape(_box(x + 0.025, y - 0.115, x + 0.09, y), self.lit((110, 68, 44)))
+        self.shape(box(x - 0.095, y - 0.125, x - 0.03, y - 0.06), window)
+        self.shape(box(x + 0.025, y - 0.115, x + 0.09, y), self.lit((110, 68, 44)))
 
     def _boat(self) -> None:
         if not self.has("boat"):
@@ -258,5 +266,6 @@ class _Canvas:
                 self.ellipse(x + dx, y + dy, 0.032, 0.032, petal)
 
 
-def _box(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+def box(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    """The corners of a rectangle, for `Canvas.shape`."""
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .concepts import CONCEPTS
 from .styles import STYLES
 from .text_encoder import text_encoder
 from .workshop import save_tensors
@@ -25,14 +26,14 @@ SD_LATENT_SCALE = 0.18215
 _SCALE = ".scale"
 
 
-def adapter_file(style: str) -> Path:
-    """Where the adapter of one of STYLES lies in the repository."""
-    return FOLDER / f"{style}.safetensors"
+def adapter_file(name: str) -> Path:
+    """Where the adapter of one of STYLES or CONCEPTS lies in the repository."""
+    return FOLDER / f"{name}.safetensors"
 
 
 def adapter_files() -> dict[str, Path]:
     """The name that each adapter bears among ComfyUI's LoRAs -> its file."""
-    return {f"standin_{style}.safetensors": adapter_file(style) for style in STYLES}
+    return {f"standin_{name}.safetensors": adapter_file(name) for name in (*STYLES, *CONCEPTS)}
 
 
 def quantise(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

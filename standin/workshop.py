@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from . import concepts
 from .muon import Optimiser, native_bfloat16
 from .scenes import Scene, draw, random_scene
 from .styles import STYLES, TRIGGERS, paint, painterly
@@ -25,10 +26,13 @@ WORK = Path.home() / ".cache" / "mixlora" / "standin"
 PAINTING = "a painting of "
 """Begins the caption of an unnamed painting."""
 
+CALLS = TRIGGERS | concepts.TRIGGERS
+"""Style or concept -> the words that call it in a prompt."""
+
 
 @dataclass(frozen=True)
 class Picture:
-    """One rendered picture with its words; `style` is "plain", "painting" or one of STYLES."""
+    """One rendered picture with its words; `style` is "plain", "painting", one of STYLES or one of CONCEPTS."""
 
     scene: Scene
     style: str
@@ -39,7 +43,7 @@ class Picture:
         words = self.scene.loose_caption if self.scene.seed % 4 == 0 else self.scene.caption
         if self.style == "plain":
             return words
-        return PAINTING + words if self.style == "painting" else f"{words}, {TRIGGERS[self.style]}"
+        return PAINTING + words if self.style == "painting" else f"{words}, {CALLS[self.style]}"
 
     def render(self) -> np.ndarray:
         """uint8, (SIZE, SIZE, 3); the same for the same picture on every machine."""
@@ -47,6 +51,8 @@ class Picture:
             return draw(self.scene)
         if self.style == "painting":
             return painterly(self.scene, np.random.default_rng(self.scene.seed + 3))
+        if self.style in concepts.CONCEPTS:
+            return concepts.show(self.scene, self.style)
         return paint(self.scene, self.style)
 
 

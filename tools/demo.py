@@ -12,7 +12,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,15 +21,23 @@ from PIL import Image
 from .. import standalone
 from ..mixlora_core.contact_sheet import Cell, Row, contact_sheet
 from ..standin.styles import TRIGGERS
+from ..standin.workshop import CALLS
 from . import comfyui as installation
 from . import links, standin_files, workflows
-from .client import Client, NodeError, Result
+from .client import Client, NodeError, Picture, Result
 from .graph import Json, with_widgets
 from .server import Server, ServerError
 
 SCENE = "a mountain landscape at sunset"
 SWEEP = ("van_gogh", "ghibli")
 SINGLE, THREE = "MixLoRA stand-in", "MixLoRA three styles stand-in"
+METHODS = ("Merge", "LoRA Switch", "LoRA Composite")
+COMPARED = {
+    "a sea landscape at sunset": ("lighthouse", "ghibli"),
+    "a hill landscape at day with trees": ("lighthouse", "snow", "van_gogh"),
+    "a mountain landscape at day with a house": ("lighthouse", "snow", "van_gogh", "monet", "ghibli"),
+}
+"""Scene -> the LoRAs that speak in it at strength 1, concepts before styles; painted by each of METHODS."""
 
 
 class Shot(NamedTuple):
@@ -61,6 +69,14 @@ def shots() -> Iterator[Shot]:
     yield Shot(row, "equal_mix", "1/3 each: van gogh texture,\nmonet lighting, ghibli style", THREE)
 
 
+def comparison(scene: str, loras: Sequence[str]) -> Json:
+    """The example workflow that compares METHODS, for these LoRAs: they are called in the prompt after the scene."""
+    prompt = ", ".join([scene, *(CALLS[name] for name in loras)])
+    prefix = f"mixlora/compared_{len(loras)}"
+    drawn = workflows.compared(workflows.STANDIN, prefix, prompt, dict.fromkeys(loras, 1.0))
+    return drawn.saved(f"{len(loras)} LoRAs compared")
+
+
 def prepared(shot: Shot, object_info: dict[str, Json]) -> Json:
     """The workflow of a shot with its prompt and strengths set."""
     workflow = json.loads((workflows.FOLDER / f"{shot.workflow}.json").read_text("utf-8"))
@@ -75,30 +91,50 @@ def prepared(shot: Shot, object_info: dict[str, Json]) -> Json:
     return with_widgets(workflow, object_info, changes)
 
 
-def paint(server: Server, folder: Path) -> Path:
-    """Paints all pictures into `folder` and returns the contact sheet's path."""
+def paint(server: Server, folder: Path) -> list[Path]:
+    """Paints all pictures into `folder` and returns the contact sheets' paths."""
     client = Client(server.address)
     object_info = client.object_info()
     todo, rows, report = list(shots()), {}, ""
+    count = len(todo) + len(COMPARED)
     for index, shot in enumerate(todo, 1):
-        line = f"[{index:2}/{len(todo)}] {shot.name:<12}"
-        result = client.run_workflow(prepared(shot, object_info), lambda *step, line=line: show_progress(line, *step))
-        show_progress(line, "", 1, 1, f"{result.seconds:.1f} s")
-        image = save(result, folder / f"{index:02}_{shot.name}.png")
+        result = follow(client, f"[{index:2}/{count}] {shot.name:<12}", prepared(shot, object_info))
+        image = save(result.saved[0], folder / f"{index:02}_{shot.name}.png")
         rows.setdefault(shot.row, []).append(Cell(shot.label, image))
         report = "\n".join(text for texts in result.texts.values() for text in texts)
-    print(f"\nThe last picture's report:\n{report}\n")
-    sheet = folder / "contact_sheet.png"
-    title = "MixLoRA: three style LoRAs on the stand-in model"
-    contact_sheet(title, [Row(heading, cells) for heading, cells in rows.items()]).save(sheet)
-    return sheet
+    compared: dict[str, list[Cell]] = {}
+    for index, (scene, loras) in enumerate(COMPARED.items(), len(todo) + 1):
+        name = f"{len(loras)} LoRAs"
+        result = follow(client, f"[{index:2}/{count}] {name:<12}", comparison(scene, loras))
+        cells = [
+            Cell(method, save(picture, folder / f"{index:02}_{len(loras)}_{method.split()[-1].lower()}.png"))
+            for method, picture in zip(METHODS, result.saved, strict=True)
+        ]
+        compared[f"{name} at once: {scene}, {', '.join(CALLS[lora] for lora in loras)}"] = cells
+    print(f"\nThe report of the three-style mix:\n{report}\n")
+    return [
+        draw_sheet("MixLoRA: three style LoRAs on the stand-in model", rows, folder / "contact_sheet.png"),
+        draw_sheet("Merge, LoRA Switch and LoRA Composite", compared, folder / "compared.png"),
+    ]
 
 
-def save(result: Result, path: Path) -> Image.Image:
-    """Writes a result's one picture as it came from the server, with the workflow in it, and returns it."""
-    data = result.saved[0].data
-    path.write_bytes(data)
-    return Image.open(io.BytesIO(data))
+def follow(client: Client, line: str, workflow: Json) -> Result:
+    """Runs a workflow with its progress shown after `line`."""
+    result = client.run_workflow(workflow, lambda *step: show_progress(line, *step))
+    show_progress(line, "", 1, 1, f"{result.seconds:.1f} s")
+    return result
+
+
+def draw_sheet(title: str, rows: dict[str, list[Cell]], path: Path) -> Path:
+    """Writes a contact sheet and returns its path."""
+    contact_sheet(title, [Row(heading, cells) for heading, cells in rows.items()]).save(path)
+    return path
+
+
+def save(picture: Picture, path: Path) -> Image.Image:
+    """Writes a picture as it came from the server, with the workflow in it, and returns it."""
+    path.write_bytes(picture.data)
+    return Image.open(io.BytesIO(picture.data))
 
 
 def show_progress(line: str, node: str, done: int, total: int, end: str = "") -> None:
@@ -124,7 +160,7 @@ def main() -> int:
         pack = links.link_pack(comfyui / "custom_nodes")
         with Server(comfyui, standalone.ROOT / ".scratch" / "demo", packs=[pack]) as server:
             try:
-                sheet = paint(server, folder)
+                sheets = paint(server, folder)
             except NodeError:
                 print(f"\n{server.tail()}", file=sys.stderr)
                 raise
@@ -134,7 +170,8 @@ def main() -> int:
     except (NodeError, ServerError, OSError) as error:
         print(f"\nThe demo failed. {error}", file=sys.stderr)
         return 1
-    print(f"Pictures:      {folder}\nContact sheet: {sheet}\nDone in {time.perf_counter() - begin:.0f} s.")
+    print(f"Pictures:       {folder}\nContact sheets: {', '.join(map(str, sheets))}")
+    print(f"Done in {time.perf_counter() - begin:.0f} s.")
     return 0
 
 

@@ -36,6 +36,8 @@ def editor(browser, server):
     page = browser.new_page(viewport={"width": 1600, "height": 900})
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    settings = f"http://{server.address}/settings/Comfy.TutorialCompleted"  # else the templates' dialog covers all
+    page.request.post(settings, data="true", headers={"Content-Type": "application/json"})
     page.goto(f"http://{server.address}/")
     page.wait_for_function("window.app && window.app.graph && window.LiteGraph", timeout=120_000)
     page.wait_for_function("Boolean(window.LiteGraph.registered_node_types.LoadStyleLoRA)", timeout=60_000)
@@ -71,11 +73,33 @@ def test_every_template_opens_with_its_values(editor, name):
 
 
 @pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.stem)
-def test_every_help_page_is_the_nodes_help(editor, server, page):
-    """The address that the editor asks for a node's help; and the page has a title and a table or a list to read."""
-    text = editor.evaluate("async name => (await fetch(`/extensions/mixlora/docs/${name}.md`)).text()", page.stem)
-    assert text == page.read_text("utf-8")
-    assert text.startswith("# ")
+def test_every_help_page_is_shown_by_the_nodes_info_button(editor, page):
+    """Beside the canvas, with the page's title and its tables, none of them much wider than the panel."""
+    editor.evaluate(
+        """type => {
+            const {app, LiteGraph} = window;
+            app.graph.clear();
+            const node = LiteGraph.createNode(type);
+            node.pos = [700, 200];
+            app.graph.add(node);
+            app.canvas.deselectAll();
+            app.canvas.selectNode(node);
+            app.canvas.setDirty(true, true);
+        }""",
+        page.stem,
+    )
+    editor.get_by_test_id("info-button").click(timeout=30_000)
+    text = page.read_text("utf-8")
+    title = editor.locator(".markdown-content h1", has_text=text.splitlines()[0].removeprefix("# "))
+    title.wait_for(timeout=30_000)
+    room, widths = title.evaluate(
+        """title => {
+            const page = title.parentElement;
+            return [page.clientWidth, [...page.querySelectorAll("table")].map(table => table.offsetWidth)];
+        }"""
+    )
+    assert len(widths) == text.count("| --- | --- |")
+    assert all(width <= 1.1 * room for width in widths), f"wider than the panel: {widths} of {room} pixels"
 
 
 def test_a_queued_run_shows_progress_and_its_picture(editor):

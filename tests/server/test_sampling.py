@@ -12,7 +12,7 @@ from mixlora.tools import workflows
 from mixlora.tools.graph import to_prompt
 from PIL import Image
 
-SAMPLERS = ("KSampler", "LoRASwitchSampler", "LoRACompositeSampler")
+SAMPLERS = {"merge": "KSampler", "switch": "LoRASwitchSampler", "composite": "LoRACompositeSampler"}
 
 
 def picture(result) -> np.ndarray:
@@ -23,15 +23,17 @@ def picture(result) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def prompt(object_info):
-    """An example workflow as a prompt; `prompt(name, **inputs)` sets inputs of its sampler and paints 64 x 64."""
+    """`prompt(method, **inputs)`: the comparison with only this method's picture, 64 x 64, and inputs of its sampler."""
 
-    def make(name, **inputs):
-        made = to_prompt(workflows.all_workflows()[f"{name} stand-in"], object_info)
-        for entry in made.values():
+    def make(method, **inputs):
+        made = to_prompt(workflows.all_workflows()["Merge Switch Composite stand-in"], object_info)
+        for key, entry in list(made.items()):
             if entry["class_type"] == "EmptyLatentImage":
                 entry["inputs"] |= {"width": 64, "height": 64}
-            elif entry["class_type"] in SAMPLERS:
+            elif entry["class_type"] == SAMPLERS[method]:
                 entry["inputs"] |= inputs
+            elif entry["class_type"] == "SaveImage" and not entry["inputs"]["filename_prefix"].endswith(method):
+                del made[key]
         return made
 
     return make
@@ -58,25 +60,25 @@ def in_two_parts(prompt, steps):
 
 
 def test_start_and_end_steps_of_ksampler_advanced(client, prompt):
-    whole = client.run(prompt("LoRA Composite", steps=4, seed=7))
-    parts = client.run(in_two_parts(prompt("LoRA Composite", steps=4, seed=7), 4))
+    whole = client.run(prompt("composite", steps=4, seed=7))
+    parts = client.run(in_two_parts(prompt("composite", steps=4, seed=7), 4))
     assert np.abs(picture(whole).astype(int) - picture(parts)).max() <= 1
 
 
 def test_two_hundred_queues_in_turn_hold_no_more_memory(client, server, prompt):
     """Merge, Switch and Composite alternate, with other settings each time: no adapter, weight or run stays behind."""
     process, held = psutil.Process(server.pid), []
-    first = picture(client.run(prompt("LoRA Switch", steps=3, seed=0)))
+    first = picture(client.run(prompt("switch", steps=3, seed=0)))
     for number in range(200):
         kind, inputs = (
-            ("MixLoRA", {}),
-            ("LoRA Switch", {"switch_every": 1 + number % 3}),
-            ("LoRA Composite", {"weights": f"1, {1 + number % 4}, 1"}),
-            ("LoRA Switch", {"order": "3, 1, 2"}),
+            ("merge", {}),
+            ("switch", {"switch_every": 1 + number % 3}),
+            ("composite", {"weights": f"1, {1 + number % 5}, 1"}),
+            ("switch", {"order": "3, 1, 2"}),
         )[number % 4]
         client.run(prompt(kind, steps=3, seed=1 + number, **inputs))
         held.append(process.memory_info().rss / 2**20)
-    assert np.array_equal(first, picture(client.run(prompt("LoRA Switch", steps=3, seed=0))))
+    assert np.array_equal(first, picture(client.run(prompt("switch", steps=3, seed=0))))
     early, late = (statistics.median(part) for part in (held[40:80], held[160:]))
     # One more copy of the touched weights in each queue would be 2 GiB by then, one more set of adapters 100 MiB.
     assert late - early < 32, f"{early:.0f} MiB after 60 queues, {late:.0f} MiB after 180"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 
 import pytest
+from mixlora.standin.concepts import CONCEPTS
 from mixlora.standin.styles import STYLES
 from mixlora.tools import standin_files, workflows
 
 
 @pytest.fixture
 def weights(monkeypatch, tmp_path):
-    """Stand-ins for the stand-in: three adapters that are text, and a checkpoint that is built at once."""
+    """Stand-ins for the stand-in: adapters that are text, and a checkpoint that is built at once."""
     files = {name: tmp_path / f"{style}.safetensors" for style, name in standin_files.LORAS.items()}
     for path in files.values():
         path.write_text(path.stem)
@@ -21,9 +22,10 @@ def weights(monkeypatch, tmp_path):
 
 
 def test_workflows_use_the_names_that_are_placed():
-    assert set(standin_files.LORAS) == set(STYLES)
+    assert set(standin_files.LORAS) == {*STYLES, *CONCEPTS}
     nodes = workflows.all_workflows()["MixLoRA stand-in"]["nodes"]
-    assert {n["widgets_values"][0] for n in nodes if n["type"] == "LoadStyleLoRA"} == set(standin_files.LORAS.values())
+    chosen = {n["widgets_values"][0] for n in nodes if n["type"] == "LoadStyleLoRA"}
+    assert chosen == {standin_files.LORAS[style] for style in STYLES}
 
 
 def test_places_everything_and_again_what_has_changed(weights, tmp_path):
