@@ -11,8 +11,8 @@ import torch
 from mixlora.standin.autoencoder import new_autoencoder
 from mixlora.standin.base import new_unet
 from mixlora.standin.build import NAME
-from mixlora.standin.workshop import CALLS
 from mixlora.standin.weights import save_base, save_checkpoint
+from mixlora.standin.workshop import CALLS
 from mixlora.tools.standin_files import LORAS
 from safetensors.torch import save_file
 
