@@ -23,7 +23,7 @@ def picture(result) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def prompt(object_info):
-    """`prompt(method, **inputs)`: the comparison with only this method's picture, 64 x 64, and inputs of its sampler."""
+    """`prompt(method, **inputs)`: the comparison with this method's picture alone, 64 x 64; inputs of its sampler."""
 
     def make(method, **inputs):
         made = to_prompt(workflows.all_workflows()["Merge Switch Composite stand-in"], object_info)
