@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..training.samples import Samples
     from .training_peers import Task
 
-PARTS = ("file", "resume", "speed")
+PARTS = ("file", "processes", "resume", "speed")
 """What is measured unless --only says less; --styles adds what takes hours."""
 
 
@@ -122,7 +122,7 @@ def ours(task: Task, steps: int, **settings: Any) -> list[float]:
     from ..training.settings import TrainSettings
     from .training_peers import between
 
-    base, samples, times = _base(task), _samples(task), []
+    base, samples, times = base_of(task), samples_of(task), []
     options = {"batch": 1, "accumulate": 4, **settings, "steps": steps + 1}
     train(base, samples, TrainSettings(**options), on_step=lambda _: times.append(task.synchronise()))
     return between(times)
@@ -139,7 +139,7 @@ def file_rows(task: Task) -> list[Row]:
     from ..training.loop import train
     from ..training.settings import TrainSettings
 
-    base, samples = _base(task), _samples(task)
+    base, samples = base_of(task), samples_of(task)
     trained = train(base, samples, TrainSettings(steps=3, accumulate=1, lr=1e-2, warmup=0.0))
 
     @torch.no_grad()
@@ -174,7 +174,7 @@ def resume_rows(task: Task, steps: int = 6) -> list[Row]:
     from ..training.loop import train
     from ..training.settings import TrainSettings
 
-    base, samples = _base(task), _samples(task)
+    base, samples = base_of(task), samples_of(task)
     settings = TrainSettings(steps=steps, accumulate=1, ema=0.9)
     whole = train(base, samples, settings)
     last = random.randint(1, steps - 1)
@@ -208,11 +208,18 @@ def make_task(extent: Extent) -> Task:
 
 def measure(parts: Sequence[str], extent: Extent) -> list[Row]:
     """The rows of the parts asked for, in the table's order."""
+    from .training_processes import process_rows
+
     task, rows = make_task(extent), []
-    for part, run in (("file", file_rows), ("resume", resume_rows), ("speed", lambda task: speed_rows(task, extent))):
-        if part in parts:
-            print(f"{part}:", flush=True)
-            rows += run(task)
+    runs = {
+        "file": lambda: file_rows(task),
+        "processes": process_rows,
+        "resume": lambda: resume_rows(task),
+        "speed": lambda: speed_rows(task, extent),
+    }
+    for part in (part for part in PARTS if part in parts):
+        print(f"{part}:", flush=True)
+        rows += runs[part]()
     return rows
 
 
@@ -242,13 +249,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _base(task: Task) -> Base:
+def base_of(task: Task) -> Base:
+    """The task's model, as the trainer wants it."""
     from ..training.base import Base
 
     return Base.from_comfy(task.model)
 
 
-def _samples(task: Task) -> Samples:
+def samples_of(task: Task) -> Samples:
+    """The task's pictures and texts, as the trainer wants them."""
     from ..training.samples import Samples
 
     return Samples(latents=task.latents, context=task.context, empty=task.context[0] * 0.5)

@@ -97,9 +97,7 @@ def hooked_composite(stack: StyleStack, *conditionings: Sequence) -> list[list]:
     return results
 
 
-def sample(
-    model: Any, positive: Sequence, negative: Sequence, side: int, steps: int, batch: int = 1
-) -> torch.Tensor:
+def sample(model: Any, positive: Sequence, negative: Sequence, side: int, steps: int, batch: int = 1) -> torch.Tensor:
     """Latents of side x side by ComfyUI's own sampling: Euler, guidance 7."""
     noise = torch.randn(batch, 4, side, side, generator=torch.Generator().manual_seed(1))
     settings = (steps, 7.0, "euler", "normal", positive, negative, torch.zeros_like(noise))
