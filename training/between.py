@@ -54,7 +54,7 @@ class Between:
         every = self._settings.export_every
         if every and step and step % every == 0 and step < last:
             self._write(run, self._folder.after(step))
-        if validated or (step and self._settings.save_every and step % self._settings.save_every == 0):
+        if validated or step % self._settings.validate_every == 0:
             self.draw()
 
     def on_step(self, at: Progress) -> None:
@@ -96,7 +96,7 @@ class Between:
             self._pictures.clear()
         if self._board:
             self._board.begin(run.step)
-        self._display.begin(run.losses, run.settings.steps)
+        self._display.begin(run.losses, run.settings.steps, run.base.device)
 
     def _validate(self, run: Running) -> bool:
         validation = self._validation
@@ -126,7 +126,7 @@ class Between:
     def _write(self, run: Running, path: Path) -> None:
         with self._warning(path.name), run.lora.holding(run.result):
             exported = self._export(run.lora, path, run.step)
-            self._display.say(f"after step {run.step}: {exported.path}")
+            self._display.say(f"written after step {run.step}: {exported.path}")
 
     def _warning(self, what: str) -> _Warning:
         return _Warning(self._display, what)

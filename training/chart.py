@@ -58,7 +58,7 @@ def chart(title: str, panels: Sequence[Panel], x_label: str, x_end: float) -> Im
     pen.text((LEFT * _FINE, 14 * _FINE), title, INK, _font(20))
     for number, panel in enumerate(panels):
         _Axes(pen, panel, TITLE + number * HEIGHT, max(x_end, 8)).draw(x_label if number == len(panels) - 1 else "")
-    return canvas.resize(size, Image.Resampling.LANCZOS)
+    return canvas.reduce(_FINE)
 
 
 class _Axes:
@@ -72,8 +72,9 @@ class _Axes:
 
     def draw(self, x_label: str) -> None:
         for y in self.ticks:
-            self.pen.line([self.at((0, y)), self.at((self.x_end, y))], GRID, _FINE)
             x, height = self.at((0, y))
+            crisp = round(height / _FINE) * _FINE
+            self.pen.rectangle([x, crisp, (WIDTH - RIGHT) * _FINE, crisp + _FINE - 1], GRID)
             self.pen.text((x - 10 * _FINE, height), number(y, self.ticks), QUIET, _font(13), anchor="rm")
         for x in (x for x in ticks(0, self.x_end, 8) if x <= self.x_end):
             across, bottom = self.at((x, self.low))

@@ -132,9 +132,13 @@ class Autosave:
         return by_steps or 0 < self.every_minutes * 60 <= time.monotonic() - self._last
 
     def save(self, state: State) -> None:
-        """Writes the state and starts the minutes anew. Raises OSError where it cannot be written."""
+        """Writes the state and starts the minutes anew. Raises OSError, which says what is saved, where that fails."""
         self._last = time.monotonic()
-        state.save(self.path)
+        try:
+            state.save(self.path)
+        except OSError as error:
+            former = f"the state after step {self._saved_step}" if self._saved_step else "nothing"
+            raise OSError(f"Step {state.step} could not be saved ({error}). Saved is {former}.") from error
         self._saved_step = state.step
 
     def try_to_save(self, state: State) -> None:
@@ -142,8 +146,7 @@ class Autosave:
         try:
             self.save(state)
         except OSError as error:
-            former = f"the state after step {self._saved_step}" if self._saved_step else "nothing so far"
-            self.say(f"WARNING: step {state.step} could not be saved ({error}). Saved is {former}; training goes on.")
+            self.say(f"WARNING: {error} The run goes on.")
 
     def remove(self) -> None:
         """Deletes the state of a run whose result is safe."""

@@ -33,6 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error{_of_process()}: {error}", file=sys.stderr)
         return 1
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; importing torch here would slow down --help
+            raise
+        print(f"error: {error}\nLower --batch (and raise --accumulate as much), or --resolution.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -97,10 +102,9 @@ def _train(job: Job, folder: RunFolder, prompts: list[str], began: float, world:
         + (f", shared by {world.size} processes" if world.size > 1 else "")
     )
 
-    def write(lora: Any, path: Path, steps: int):
-        return export(
-            lora, path, base.model, describe(base, samples, settings, title=path.stem, steps=steps, date=date)
-        )
+    def write(lora: Any, path: Path, steps: int) -> Any:
+        about = describe(base, samples, settings, title=path.stem, steps=steps, date=date)
+        return export(lora, path, base.model, about, keep_previous=path == folder.output)
 
     autosave = Autosave(folder.state, job.run.save_every, job.run.save_minutes, job.resume, display.warn)
     with Stop(job.run.max_minutes, began) as stop:
@@ -121,7 +125,10 @@ def _train(job: Job, folder: RunFolder, prompts: list[str], began: float, world:
         return code
     if not world.main:
         return 0
-    display.say(str(write(trained.lora, folder.output, trained.steps)))
+    try:
+        display.say(str(write(trained.lora, folder.output, trained.steps)))
+    except OSError as error:
+        raise OSError(f"{error}. The trained run stays in {folder.path}: make room, then give --resume.") from error
     autosave.remove()
     _sum_up(watch, folder, display)
     return 0
@@ -146,9 +153,16 @@ def _split(job: Job, everything: Samples, display: Display) -> tuple[Samples, An
 
 
 def _sum_up(watch: Between, folder: RunFolder, display: Display) -> None:
+    """Says which adapter was the best, and where to look."""
+    from .validation import percent
+
     results = watch.results()
-    if best := next((result for result in reversed(results) if result.is_best), None):
-        display.say(f"best {best}" if best is results[-1] else f"best of all, {best}; {results[-1]}")
+    best = next((result for result in reversed(results) if result.is_best), None)
+    if best and best is results[-1]:
+        display.say(f"its last validation was the best: loss {percent(best)}")
+    elif best:
+        kept = f"it is in {folder.best}" if folder.best.exists() else "--keep-best would keep it"
+        display.say(f"its best validation was after step {best.step}: loss {percent(best)}; {kept}")
     display.say(f"curves: {folder.path / 'curves.png'}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from .curves import smooth
 
 if TYPE_CHECKING:
+    import torch
+
     from .loop import Progress
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -23,9 +26,10 @@ class Display:
     def __init__(self) -> None:
         self.live = sys.stderr.isatty()
         self._bar: Any = None
-        self._last = self._started = 0.0
+        self._last, self._started = -math.inf, 0.0
         self._first, self._stepped = 0, False
         self._losses: list[float] = []
+        self._device: Any = None
 
     def say(self, message: str) -> None:
         """Prints a line."""
@@ -54,20 +58,22 @@ class Display:
 
         return done
 
-    def begin(self, losses: list[float], steps: int) -> None:
-        """Shows a run from its first step, or from the step that it continues after."""
+    def begin(self, losses: list[float], steps: int, device: torch.device) -> None:
+        """Shows a run on `device` from its first step, or from the step that it continues after."""
         self.close()
         self._first, self._stepped, self._losses = len(losses), False, losses
-        self._started = time.monotonic()
+        self._started, self._device = time.monotonic(), device
         self._open("", steps, self._first)
 
     def step(self, at: Progress) -> None:
         """Shows a step of a run that began; all but the last may be passed over."""
         self._stepped = True
         figures = [
-            f"loss {smooth(self._losses[-200:])[-1]:.4f}", f"{at.samples_per_second:.3g} images/s", memory(),
+            f"loss {smooth(self._losses[-200:])[-1]:.4f}",
+            f"{at.samples_per_second:.3g} images/s",
+            memory(self._device),
             f"{duration((time.monotonic() - self._started) / (at.step - self._first) * (at.steps - at.step))} left",
-        ]  # fmt: skip
+        ]
         self._show(at.step, at.steps, "  ".join([f"step {at.step}/{at.steps}", *figures]), "  " + "  ".join(figures))
 
     @contextlib.contextmanager
@@ -86,7 +92,7 @@ class Display:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        self._last = 0.0
+        self._last = -math.inf
 
     def _open(self, what: str, total: int, initial: int = 0) -> None:
         if not self.live:
@@ -108,13 +114,11 @@ class Display:
             self._last = now
 
 
-def memory() -> str:
+def memory(device: torch.device) -> str:
     """The most that tensors have taken on the GPU so far; without a GPU what the process takes now."""
-    import comfy.model_management
-    import torch
-
-    device = comfy.model_management.get_torch_device()
     if device.type == "cuda":
+        import torch
+
         return f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB"
     import psutil  # ComfyUI brings it
 

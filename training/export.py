@@ -42,11 +42,18 @@ class Exported:
 
 
 def export(
-    lora: LoRA, path: Path | str, model: Any, metadata: Mapping[str, str], *, dtype: torch.dtype = torch.float16
+    lora: LoRA,
+    path: Path | str,
+    model: Any,
+    metadata: Mapping[str, str],
+    *,
+    dtype: torch.dtype = torch.float16,
+    keep_previous: bool = False,
 ) -> Exported:
     """Writes the adapter for `model` (a ComfyUI MODEL or BaseModel) and loads the file back through ComfyUI's key map.
 
-    Atomic; equal adapters and metadata give equal bytes. Raises TrainingError for factors that are zero or not finite
+    Atomic; equal adapters and metadata give equal bytes. With `keep_previous` a file that is replaced stays beside it,
+    ending with .previous. Raises TrainingError for factors that are zero or not finite
     in `dtype` and if ComfyUI would not read back exactly what was written, OSError where it cannot be written.
     """
     path, model = Path(path), getattr(model, "model", model)
@@ -54,7 +61,7 @@ def export(
     _check_values(lora, tensors, path)
     metadata = with_hashes(tensors, metadata)
     data = serialise(tensors, metadata)
-    write_atomically(path, data)
+    write_atomically(path, data, keep_previous=keep_previous)
     _check_loads(path, model, lora, tensors)
     return Exported(path, len(lora.names), len(data), metadata["sshs_model_hash"], _norm(lora))
 

@@ -38,7 +38,7 @@ _CALL = {
     "resume": (bool, "continue the output's unfinished run, if there is one"),
     "cache": (str, "folder that keeps encoded pictures and captions for further runs (default: mixlora-cache beside "
                    "the output)"),
-    "overwrite": (bool, "replace existing LoRA files; the former one is kept as NAME.safetensors.previous"),
+    "overwrite": (bool, "replace an existing LoRA file; it is kept as NAME.safetensors.previous"),
 }  # fmt: skip
 
 

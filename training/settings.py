@@ -185,7 +185,9 @@ class RunSettings:
         "none of a folder with fewer than ten), from 1 on their number, 0 for none",
         lambda v: v >= 0 and (v < 1 or v == int(v)), "a share below 1 or a whole number", **_see,
     )  # fmt: skip
-    validate_every: int = _option(100, int, "steps between validations", lambda v: v >= 1, "1 or more", **_see)
+    validate_every: int = _option(
+        100, int, "steps between validations; then curves are drawn, too", lambda v: v >= 1, "1 or more", **_see
+    )
     sample_every: int = _option(0, int, "steps between sample pictures, 0 for none", **_not_negative, **_see)
     sample_prompts: tuple[str, ...] = _option(
         (), tuple,

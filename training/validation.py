@@ -72,10 +72,10 @@ class Result:
     def _verdict(self) -> str:
         if self.is_best:
             return "the best so far"
-        best = f"at step {self.best_step}" if self.best_step else "without an adapter"
+        rival = f"step {self.best_step}" if self.best_step else "the base"
         if not self.overfits:
-            return f"not clearly other than {best}"
-        return f"worse than {best}" + (": it overfits" if self.best_step else ": lower the learning rate")
+            return f"no clear change since {rival}"
+        return f"worse than {rival}: " + ("it overfits" if self.best_step else "lower the learning rate")
 
 
 def percent(result: Result) -> str:

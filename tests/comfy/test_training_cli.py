@@ -10,54 +10,10 @@ import pytest
 import torch
 from mixlora.training import cli
 from mixlora.training.run_folder import RunFolder
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 SCRIPT = Path(cli.__file__).with_name("train.py")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(sd15, tmp_path_factory):
-    """A complete SD v1.5 checkpoint in half precision: two-level UNet, TAESD, CLIP-L without attention."""
-    import comfy.sd1_clip
-    from comfy.taesd.taesd import TAESD
-
-    torch.manual_seed(0)
-    unet = sd15.model.diffusion_model.state_dict()
-    text = comfy.sd1_clip.SD1ClipModel(device="meta", dtype=torch.float16).state_dict()
-    tensors = {f"model.diffusion_model.{name}": value for name, value in unet.items()}
-    for name, value in TAESD().state_dict().items():
-        if value.dim():  # ComfyUI leaves convolutions uninitialised
-            value = (
-                torch.randn(value.shape) * value[0].numel() ** -0.5 if value.dim() == 4 else torch.zeros(value.shape)
-            )
-        tensors[f"first_stage_model.{name}"] = value
-    for name, like in text.items():
-        value = torch.zeros(like.shape)
-        if "embedding" in name:
-            value.normal_(std=0.1)
-        elif "norm" in name and name.endswith("weight"):
-            value += 1
-        tensors["cond_stage_model." + name.removeprefix("clip_l.")] = value
-    path = tmp_path_factory.mktemp("base") / "tiny.safetensors"
-    save_file({name: value.half().contiguous() for name, value in tensors.items()}, path)
-    yield path
-    path.unlink()
-
-
-@pytest.fixture
-def command(checkpoint, tmp_path):
-    data = tmp_path / "data"
-    data.mkdir()
-    for number in range(3):
-        Image.effect_noise((80, 70 + number), 60).save(data / f"{number}.png")
-        (data / f"{number}.txt").write_text(f"a hill ({number})")
-    return [
-        "--base", str(checkpoint), "--data", str(data), "--output", str(tmp_path / "out" / "monet.safetensors"),
-        "--trigger", "monet style", "--steps", "16", "--batch", "1", "--accumulate", "1", "--lr", "1e-3",
-        "--resolution", "64", "--dtype", "fp32", "--device", "cpu",
-    ]  # fmt: skip
 
 
 def test_train_interrupt_resume(command, tmp_path, capsys):

@@ -174,9 +174,9 @@ def test_saves_every_n_steps_and_keeps_the_former_state_if_writing_fails(tmp_pat
     answers = iter([False] * 13 + [True])
     with pytest.raises(OSError, match="No space"):  # the last save of a run that stops; it went on after the others
         train(base(), samples(), replace(SETTINGS, seed=1), autosave=autosave, stop=lambda: next(answers))
-    assert [line.split(" (")[0] for line in said] == [f"WARNING: step {step} could not be saved" for step in (3, 6)]
+    assert [line.split(" (")[0] for line in said] == [f"WARNING: Step {step} could not be saved" for step in (3, 6)]
     assert train(base(), samples(), SETTINGS, autosave=autosave).finished  # has its result all the same
-    assert "WARNING: step 8" in said[-1]
+    assert "WARNING: Step 8" in said[-1]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == former
 
 
