@@ -1,4 +1,4 @@
-"""The trainer: a folder of captioned pictures and an SD v1.5 checkpoint become one style LoRA file.
+"""The trainer: a folder of captioned pictures and an SD v1.5 or SDXL checkpoint become one style LoRA.
 
     python training/train.py --base sd15.safetensors --data pictures --output monet.safetensors --trigger "monet style"
 

@@ -26,8 +26,16 @@ class Base:
     """fp32, one per timestep: the share of the signal's variance in the noisy latent."""
     prediction: str = "epsilon"
     """What the UNet predicts: "epsilon" (the noise) or "v_prediction"."""
-    call: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
-    """(noisy latents, timesteps as floats, context) -> prediction; None: ``unet(x, t, context=context)``."""
+    call: Callable[..., Tensor] | None = None
+    """(noisy latents, timesteps as floats, context) -> prediction; None: ``unet(x, t, context=context)``.
+
+    Also takes what `vector` gives, where there is one."""
+    vector: Callable[[Tensor, Tensor], Tensor] | None = None
+    """(pooled text [b, 1280], sizes [b, 6]) -> what SDXL's UNet reads of them beside the context; None for SD v1.5."""
+    family: str = "sd1"
+    """"sd1" or "sdxl", as in the core's bases."""
+    context_width: int | None = None
+    """Of the text that its cross-attention reads: 768, or 2048 for SDXL; None where any is taken."""
     model: Any = None
     """ComfyUI's BaseModel, where there is one; export needs it."""
     name: str = ""
@@ -40,9 +48,9 @@ class Base:
         if self.prediction not in ("epsilon", "v_prediction"):
             raise TrainingError(f"Prediction: expected epsilon or v_prediction, found {self.prediction!r}.")
 
-    def __call__(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        """The UNet's prediction for exactly these rows."""
-        return (self.call or self._call)(x, timesteps, context)
+    def __call__(self, x: Tensor, timesteps: Tensor, context: Tensor, *vector: Tensor) -> Tensor:
+        """The UNet's prediction for exactly these rows; `vector` is what `self.vector` gives, if it is there."""
+        return (self.call or self._call)(x, timesteps, context, *vector)
 
     def _call(self, x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
         return self.unet(x, timesteps, context=context)
@@ -59,47 +67,61 @@ class Base:
 
     @classmethod
     def from_comfy(cls, model: Any, *, name: str = "", sha256: str = "", legacy_hash: str = "") -> Base:
-        """From a ComfyUI MODEL (ModelPatcher) or BaseModel of the SD v1.5 family, wherever its weights lie.
+        """From a ComfyUI MODEL (ModelPatcher) or BaseModel of the SD v1.5 or SDXL family, wherever its weights lie.
 
         Raises TrainingError for other families and for predictions other than noise and velocity.
         """
-        import comfy.supported_models
         from comfy.ldm.modules.attention import attention_pytorch
 
-        model = getattr(model, "model", model)
-        kind = type(model.model_config)
-        if not isinstance(model.model_config, comfy.supported_models.SD15):
-            raise TrainingError(f"{name or 'The base model'} is {kind.__name__}; this trainer trains SD v1.5 models.")
+        model, name = getattr(model, "model", model), name or "The base model"
+        family = _family(model, name)
         prediction = {"EPS": "epsilon", "V_PREDICTION": "v_prediction"}.get(model.model_type.name)
         if prediction is None:
-            raise TrainingError(f"{name or 'The base model'} predicts {model.model_type.name}; expected EPS or V.")
+            raise TrainingError(f"{name} predicts {model.model_type.name}; expected EPS or V_PREDICTION.")
         unet, sigmas = model.diffusion_model, model.model_sampling.sigmas
         if unet.in_channels != 4:
-            raise TrainingError(
-                f"{name or 'The base model'} takes {unet.in_channels} channels; expected 4 (no inpainting model)."
-            )
+            raise TrainingError(f"{name} takes {unet.in_channels} channels; expected 4 (no inpainting model).")
 
         def attention(_: Any, *args: Any, **kwargs: Any) -> Tensor:
             # Whatever attention ComfyUI chose to sample with: some have no backward, others depend on free memory.
             return attention_pytorch(*args, **kwargs)
 
-        def call(x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        def call(x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None = None) -> Tensor:
             options = {"optimized_attention_override": attention}
-            return unet(x, timesteps, context=context, transformer_options=options)
+            return unet(x, timesteps, context=context, y=y, transformer_options=options)
+
+        def vector(pooled: Tensor, sizes: Tensor) -> Tensor:
+            # As ComfyUI's SDXL.encode_adm, which takes one row, on the CPU.
+            embedded = model.embedder(sizes.float().flatten()).view(len(sizes), -1)
+            return torch.cat([pooled, embedded.to(pooled.dtype)], 1)
 
         return cls(
             unet=unet, alphas_cumprod=1 / (sigmas.float().cpu() ** 2 + 1), prediction=prediction, call=call,
-            model=model, name=name, sha256=sha256, legacy_hash=legacy_hash,
+            vector=vector if family == "sdxl" else None, family=family,
+            context_width=model.model_config.unet_config["context_dim"],
+            model=model, name="" if name == "The base model" else name, sha256=sha256, legacy_hash=legacy_hash,
         )  # fmt: skip
 
 
+def _family(model: Any, name: str) -> str:
+    import comfy.supported_models
+
+    config = model.model_config
+    for family, kind in (("sd1", comfy.supported_models.SD15), ("sdxl", comfy.supported_models.SDXL)):
+        if isinstance(config, kind):
+            return family
+    kind = type(config).__name__
+    hint = " The refiner cannot be trained: give the SDXL base model." if kind == "SDXLRefiner" else ""
+    raise TrainingError(f"{name} is {kind}; this trainer trains SD v1.5 and SDXL models.{hint}")
+
+
 def load_base(path: Path, dtype: str = "auto") -> tuple[Base, Any, Any]:
-    """An SD v1.5 checkpoint through ComfyUI's loader: the base, its text encoder, its VAE.
+    """An SD v1.5 or SDXL checkpoint through ComfyUI's loader: the base, its text encoder, its VAE.
 
     ComfyUI moves the last two to its device as they are used; `make_room` then does so with the UNet.
 
     `dtype` "auto" is bf16 on GPUs that have it, fp16 on other CUDA GPUs, fp32 elsewhere.
-    Raises TrainingError where the file is no complete SD v1.5 checkpoint in safetensors.
+    Raises TrainingError where the file is no complete checkpoint of either in safetensors.
     """
     import comfy.model_management
     import comfy.sd

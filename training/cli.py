@@ -83,9 +83,12 @@ def _train(job: Job, folder: RunFolder, prompts: list[str], began: float, world:
     data, cache = find_pictures(job.data, settings, count_chunks(comfy.sd1_clip.SD1Tokenizer())), Cache(job.cache)
     display.say(str(data))
     base, clip, vae = load_base(job.base, settings.dtype)
+    sdxl = base.family == "sdxl"
+    if sdxl and settings.resolution < 768:
+        display.warn(f"WARNING: SDXL paints about 1024 x 1024 pixels; --resolution is {settings.resolution}.")
     with world.main_first():  # what it caches, the others find
         everything = encode(
-            data.pictures, clip, vae, base.model.process_latent_in, flip=settings.flip, cache=cache,
+            data.pictures, clip, vae, base.model.process_latent_in, flip=settings.flip, sdxl=sdxl, cache=cache,
             progress=display.count,
         )  # fmt: skip
     display.say(str(cache))

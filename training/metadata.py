@@ -18,7 +18,11 @@ from .settings import TrainSettings
 __all__ = ["IMPLEMENTATION", "describe", "tag_frequency", "with_hashes"]
 
 IMPLEMENTATION = "mixlora"
-OPTIMIZERS = {
+_FAMILIES = {
+    "sd1": ("sd_1.5", "stable-diffusion-v1/lora"),
+    "sdxl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
+}
+_OPTIMIZERS = {
     "adamw": "torch.optim.AdamW",
     "lion": "pytorch_optimizer.Lion",
     "prodigy": "pytorch_optimizer.Prodigy",
@@ -32,8 +36,9 @@ def describe(
     buckets = Counter((shape[-1] * 8, shape[-2] * 8) for shape in samples.shapes)
     width, height = buckets.most_common(1)[0][0]
     shown = sum(samples.repeats)
+    version, architecture = _FAMILIES[base.family]
     about: dict[str, object] = {
-        "ss_base_model_version": "sd_1.5",
+        "ss_base_model_version": version,
         "ss_v2": False,
         "ss_network_module": "networks.lora",
         "ss_network_dim": settings.rank,
@@ -54,7 +59,7 @@ def describe(
         "ss_unet_lr": settings.lr,
         "ss_lr_scheduler": settings.schedule,
         "ss_lr_warmup_steps": round(settings.warmup * settings.steps),
-        "ss_optimizer": f"{OPTIMIZERS[settings.optimizer]}(weight_decay={settings.weight_decay})",
+        "ss_optimizer": f"{_OPTIMIZERS[settings.optimizer]}(weight_decay={settings.weight_decay})",
         "ss_steps": steps,
         "ss_max_train_steps": settings.steps,
         "ss_epoch": steps * settings.global_batch // shown,
@@ -67,7 +72,7 @@ def describe(
         "ss_mixed_precision": {"float16": "fp16", "bfloat16": "bf16"}.get(str(base.dtype).removeprefix("torch."), "no"),
         "ss_max_grad_norm": settings.clip_norm,
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.architecture": architecture,
         "modelspec.implementation": IMPLEMENTATION,
         "modelspec.title": title,
         "modelspec.resolution": f"{width}x{height}",

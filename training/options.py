@@ -12,10 +12,10 @@ from typing import Any
 from .settings import RunSettings, TrainingError, TrainSettings
 
 _DESCRIPTION = """\
-Trains a style LoRA for an SD v1.5 checkpoint on a folder of pictures. Beside
-each picture lies a caption of the same name, .txt or .caption; or the folder
-has a metadata.jsonl with {"file_name": ..., "text": ...} for each. The file
-that comes out loads in ComfyUI, A1111/Forge and diffusers.
+Trains a style LoRA for an SD v1.5 or SDXL checkpoint on a folder of pictures.
+Beside each picture lies a caption of the same name, .txt or .caption; or the
+folder has a metadata.jsonl with {"file_name": ..., "text": ...} for each. The
+file that comes out loads in ComfyUI, A1111/Forge and diffusers.
 
 Options may also stand in a TOML file (Python 3.11 or newer), named as the
 flags: steps = 800, save-every = 100. Flags win over the file.
@@ -29,7 +29,7 @@ exit codes: 0 done; 1 the system failed (disk, memory); 2 something to correct;
 124 stopped by --max-minutes; 130 by Ctrl-C; 128 + n by signal n
 """
 _PATHS = {
-    "base": "the SD v1.5 checkpoint, .safetensors",
+    "base": "the SD v1.5 or SDXL checkpoint, .safetensors",
     "data": "folder of pictures and captions, with all folders in it",
     "output": "the LoRA file to write, .safetensors",
 }

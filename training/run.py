@@ -47,6 +47,7 @@ class Run:
                 f"accumulate: {settings.accumulate} batch(es) per step cannot be shared by {world.size} processes; "
                 f"give {world.size} or more, and a smaller batch for as many samples per step."
             )
+        _check_fit(base, samples)
         self.base, self.settings, self.world = base, settings, world
         device, layout = base.device, torch.channels_last if settings.channels_last else torch.contiguous_format
         base.unet.requires_grad_(False).eval().to(memory_format=layout)
@@ -168,7 +169,8 @@ class Run:
 
         noisy, target = noisy_and_target(batch.latents, noise, signal, self.base.prediction)
         noisy = noisy.to(self.base.dtype).contiguous(memory_format=self.layout)
-        predicted = self.base(noisy, timesteps.float(), batch.context).float()
+        vector = (self.base.vector(batch.pooled, batch.sizes),) if self.base.vector else ()  # type: ignore[arg-type]
+        predicted = self.base(noisy, timesteps.float(), batch.context, *vector).float()
         error = (predicted - target).square().flatten(1).mean(1)
         return error * min_snr_weight(signal, self.settings.min_snr, self.base.prediction)
 
@@ -193,3 +195,16 @@ class Run:
             f"{', '.join(sorted(names))}. The adapter after step {self.step} is kept. Look at these pictures and "
             "captions; otherwise lower the learning rate, or compute in fp32 (dtype)."
         )
+
+
+def _check_fit(base: Base, samples: Samples) -> None:
+    """Raises TrainingError for samples that were encoded for another family of models."""
+    width = samples.context.shape[-1]
+    if base.context_width not in (None, width):
+        raise TrainingError(
+            f"The base reads text {base.context_width} wide, the captions were encoded {width} wide (SD v1.5's are "
+            "768, SDXL's 2048). Encode them with the text encoder of this base."
+        )
+    missing = [name for name in ("pooled", "sizes") if getattr(samples, name) is None]
+    if base.vector and missing:
+        raise TrainingError(f"An SDXL base needs Samples({'=..., '.join(missing)}=...); encode them with sdxl=True.")
