@@ -49,7 +49,8 @@ def describe(
         "ss_sd_model_hash": base.legacy_hash,
         "ss_new_sd_model_hash": base.sha256,
         "ss_resolution": f"({width}, {height})",
-        "ss_enable_bucket": len(buckets) > 1,
+        "ss_enable_bucket": settings.buckets,
+        "ss_bucket_no_upscale": True,
         "ss_bucket_info": {
             "buckets": {str(i): {"resolution": size, "count": count} for i, (size, count) in enumerate(buckets.items())}
         },
@@ -68,6 +69,9 @@ def describe(
         "ss_seed": settings.seed,
         "ss_min_snr_gamma": settings.min_snr or None,
         "ss_noise_offset": settings.noise_offset or None,
+        "ss_flip_aug": settings.flip,
+        "ss_shuffle_caption": settings.caption_shuffle > 0,
+        "ss_keep_tokens": settings.keep_tags,
         "ss_caption_dropout_rate": settings.caption_dropout,
         "ss_mixed_precision": {"float16": "fp16", "bfloat16": "bf16"}.get(str(base.dtype).removeprefix("torch."), "no"),
         "ss_max_grad_norm": settings.clip_norm,

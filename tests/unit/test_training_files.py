@@ -150,6 +150,13 @@ def test_metadata_says_what_others_look_for():
     assert about["modelspec.trigger_phrase"] == "monet style" and about["modelspec.resolution"] == "128x128"
     assert json.loads(about["ss_tag_frequency"]) == {"monet": {"monet style": 2, "a hill": 1, "a sea": 1}}
     assert json.loads(about["ss_bucket_info"])["buckets"]["0"] == {"resolution": [128, 128], "count": 2}
+    assert about["ss_enable_bucket"] == "True" and about["ss_flip_aug"] == "False"
     assert about["ss_epoch"] == "80" and about["ss_network_alpha"] == "4.0"
+    several = Samples(
+        latents=[torch.zeros(4, 16, 16), torch.zeros(4, 8, 24)], context=torch.zeros(2, 77, 8), repeats=[1, 3]
+    )
+    buckets = describe(base, several, SMALL, title="m", steps=40)
+    assert json.loads(buckets["ss_bucket_info"])["buckets"]["1"] == {"resolution": [192, 64], "count": 1}
+    assert buckets["ss_num_train_images"] == "4" and buckets["ss_epoch"] == "40"
     assert "modelspec.date" not in about
     assert describe(base, samples, SMALL, title="m", steps=1, date="2025-01-01")["modelspec.date"] == "2025-01-01"
