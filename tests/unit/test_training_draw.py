@@ -85,6 +85,13 @@ def test_every_epoch_shows_each_picture_as_often_as_its_repeats(batch):
     assert len({tuple(draws.shapes[draw.picture] for draw in draws.batch_at(n)) for n in range(20)}) == 3
 
 
+def test_buckets_have_orders_of_their_own():
+    draws = replace(ONE, shapes=[SQUARE] * 30 + [WIDE] * 30, repeats=[1] * 60, variants=[1] * 60, batch=1)
+    pictures = [draw.picture for draw in flat(draws, 60)]
+    square, wide = ([p for p in pictures if (p >= 30) == is_wide] for is_wide in (False, True))
+    assert sorted(pictures) == list(range(60)) and square != [p - 30 for p in wide]
+
+
 def mixed_samples(**options):
     source = torch.Generator().manual_seed(1)
     latents = [torch.randn(shape, generator=source) for shape in (SQUARE, WIDE, SQUARE)]
