@@ -12,9 +12,10 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..standalone import has_gpu, import_comfy
 from .results import FOLDER, Row, table, write_results
@@ -28,16 +29,30 @@ PARTS = ("file", "processes", "resume", "speed")
 """What is measured unless --only says less; --styles adds what takes hours."""
 
 
+class Size(NamedTuple):
+    """What goes through the UNet: latents of side x side, in batches, so many of them to a step."""
+
+    side: int
+    batch: int
+    accumulate: int
+
+    def __str__(self) -> str:
+        return f"{8 * self.side} px, batch {self.batch}" + (f" x {self.accumulate}" if self.accumulate > 1 else "")
+
+
 @dataclass(frozen=True)
 class Extent:
-    """How much is measured; the defaults are what the table asks."""
+    """How much is measured; the defaults are what the table asks of a CPU."""
 
-    side: int = 32
-    """Of the latents; a GPU takes 64."""
-    steps: int = 2
+    sizes: tuple[Size, ...] = (Size(32, 1, 4), Size(64, 1, 1))
+    steps: int = 1
     """Timed steps of each trainer in a turn."""
-    rounds: int = 3
+    rounds: int = 2
     depth: str = "full"
+    """"full": SD v1.5; "two levels": the stand-in's layout, for tests."""
+
+
+GPU = Extent((Size(64, 4, 1),), steps=8)
 
 
 def fastest(trainers: dict[str, Callable[[int], list[float]]], steps: int, rounds: int) -> dict[str, float]:
@@ -53,51 +68,49 @@ def fastest(trainers: dict[str, Callable[[int], list[float]]], steps: int, round
 
 
 def speed_rows(task: Task, extent: Extent) -> list[Row]:
-    """Samples per second against the peers, one picture at a time, four to a step."""
+    """Samples per second against the peers, for each size."""
     from . import training_peers as peers
 
-    scripts = peers.Scripts(task)
-    seconds = fastest(
-        {
-            "ours": lambda steps: ours(task, steps),
-            "ours, all layers": lambda steps: ours(task, steps, targets="all"),
-            "TrainLoraNode": lambda steps: peers.train_lora_node(task, steps),
-            "diffusers' way": scripts.diffusers_way,
-            "kohya's way": scripts.kohya_way,
-        },
-        extent.steps,
-        extent.rounds,
-    )
-    own = seconds.pop("ours")
-    every = seconds.pop("ours, all layers")
-    samples = peers.BATCH * peers.ACCUMULATE
-    where = f"SD v1.5 {extent.depth}, {8 * extent.side} px, batch 1 x 4, rank 4, {_name(task.dtype)}"
-    rows = [
-        Row(f"samples/s, ours, {where}", samples / own),
-        Row("ours / ComfyUI's TrainLoraNode, which adapts all layers", seconds["TrainLoraNode"] / own, 1.5),
-        Row("ours with all matrices adapted / ComfyUI's TrainLoraNode", seconds["TrainLoraNode"] / every),
-        Row("ours / diffusers' way, VAE and CLIP in every batch", seconds["diffusers' way"] / own, 1.15),
-        Row("ours / kohya's way, latents cached, CLIP in every batch", seconds["kohya's way"] / own, 1.15),
-    ]
-    return rows + (gpu_rows(task, min(seconds.values()) / own) if has_gpu() else [])
+    scripts, rows = peers.Scripts(task.device, task.dtype, extent.depth == "full"), []
+    for size in extent.sizes:
+        sized = resized(task, size)
+        print(f" {size}", flush=True)
+        trainers = {
+            "ours": partial(ours, sized),
+            "ours, all layers": partial(ours, sized, targets="all"),
+            "TrainLoraNode": partial(peers.train_lora_node, sized),
+            "diffusers' way": partial(scripts.diffusers_way, sized),
+            "kohya's way": partial(scripts.kohya_way, sized),
+        }
+        seconds = fastest(trainers, extent.steps, extent.rounds)
+        own, every = seconds.pop("ours"), seconds.pop("ours, all layers")
+        rows += [
+            Row(f"{size}: samples/s, ours, {_name(task.dtype)}", size.batch * size.accumulate / own),
+            Row(f"{size}: ours / ComfyUI's TrainLoraNode (it adapts all layers)", seconds["TrainLoraNode"] / own, 1.5),
+            Row(f"{size}: ours with all layers / the same", seconds["TrainLoraNode"] / every),
+            Row(f"{size}: ours / diffusers' way (VAE, CLIP in each batch)", seconds["diffusers' way"] / own, 1.15),
+            Row(f"{size}: ours / kohya's way (CLIP in each batch)", seconds["kohya's way"] / own, 1.15),
+        ]
+        if has_gpu():
+            rows += gpu_rows(sized, size, own, min(seconds.values()))
+    return rows
 
 
-def gpu_rows(task: Task, against_fastest: float) -> list[Row]:
-    """The share of the device's peak at batch 4, and the memory at batch 1."""
+def gpu_rows(task: Task, size: Size, own: float, fastest_peer: float) -> list[Row]:
+    """The share of the device's peak, given the seconds of a step, and the memory at batch 1."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        ours(task, 0, accumulate=1)
-    per_sample = counter.get_total_flops()
-    speed = 4 / min(ours(task, 8, batch=4, accumulate=1))
+        ours(task, 0, batch=1, accumulate=1)
+    speed = counter.get_total_flops() * size.batch * size.accumulate / own
     torch.cuda.reset_peak_memory_stats()
-    ours(task, 2, accumulate=1)
+    ours(task, 2, batch=1, accumulate=1)
     memory = torch.cuda.max_memory_allocated() / 1e9
     return [
-        Row("share of the measured bf16 matmul peak, batch 4", speed * per_sample / matmul_peak(), 0.3),
-        Row("ours / the fastest peer", against_fastest, 1.2),
-        Row("peak memory, batch 1 (GB)", memory, 3.5, at_most=True),
+        Row(f"{size}: share of the measured bf16 matmul peak", speed / matmul_peak(), 0.3),
+        Row(f"{size}: ours / the fastest peer", fastest_peer / own, 1.2),
+        Row(f"{8 * size.side} px, batch 1: peak memory (GB)", memory, 3.5, at_most=True),
     ]
 
 
@@ -116,6 +129,15 @@ def matmul_peak(size: int = 8192, repeats: int = 20) -> float:
     return 2 * size**3 * repeats / (time.perf_counter() - begin)
 
 
+def resized(task: Task, size: Size) -> Task:
+    """The same model with pictures of another size."""
+    import torch
+
+    source = torch.Generator().manual_seed(1)
+    latents = torch.randn(8, 4, size.side, size.side, generator=source)
+    return replace(task, latents=latents, batch=size.batch, accumulate=size.accumulate)
+
+
 def ours(task: Task, steps: int, **settings: Any) -> list[float]:
     """Seconds of each step of this trainer after its first."""
     from ..training.loop import train
@@ -123,7 +145,7 @@ def ours(task: Task, steps: int, **settings: Any) -> list[float]:
     from .training_peers import between
 
     base, samples, times = base_of(task), samples_of(task), []
-    options = {"batch": 1, "accumulate": 4, **settings, "steps": steps + 1}
+    options = {"batch": task.batch, "accumulate": task.accumulate, **settings, "steps": steps + 1}
     train(base, samples, TrainSettings(**options), on_step=lambda _: times.append(task.synchronise()))
     return between(times)
 
@@ -189,19 +211,18 @@ def resume_rows(task: Task, steps: int = 6) -> list[Row]:
     return [Row("resumed at a random step / uninterrupted, different bytes", different, 0, at_most=True)]
 
 
-def make_task(extent: Extent) -> Task:
-    """The common task: eight random pictures and texts."""
+def make_task(depth: str = "full", side: int = 32) -> Task:
+    """The model with eight random pictures and texts."""
     import torch
 
     from . import world
     from .training_peers import Task
 
     dtype = torch.bfloat16 if has_gpu() else torch.float32
-    model = world.full_unet(dtype, levels={"full": 4, "two levels": 2}[extent.depth])
+    model = world.full_unet(dtype, levels={"full": 4, "two levels": 2}[depth])
     source = torch.Generator().manual_seed(0)
-    latents = torch.randn(8, 4, extent.side, extent.side, generator=source)
-    context = torch.randn(8, 77, 768, generator=source)
-    task = Task(model, latents, context, extent.depth)
+    latents, context = torch.randn(8, 4, side, side, generator=source), torch.randn(8, 77, 768, generator=source)
+    task = Task(model, latents, context)
     model.model.diffusion_model.to(task.device)
     return task
 
@@ -210,7 +231,7 @@ def measure(parts: Sequence[str], extent: Extent) -> list[Row]:
     """The rows of the parts asked for, in the table's order."""
     from .training_processes import process_rows
 
-    task, rows = make_task(extent), []
+    task, rows = make_task(extent.depth, extent.sizes[0].side), []
     runs = {
         "file": lambda: file_rows(task),
         "processes": process_rows,
@@ -225,26 +246,29 @@ def measure(parts: Sequence[str], extent: Extent) -> list[Row]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints the table, writes benchmarks/results/training-<device>.json where nothing was left out."""
-    wanted = Extent(side=64 if has_gpu() else 32)
+    wanted = GPU if has_gpu() else Extent()
     parser = argparse.ArgumentParser(prog="bench-train", description="Measure the trainer and print the table.")
     add = parser.add_argument
     add("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"parts of {', '.join(PARTS)}")
-    add("--side", type=int, default=wanted.side, help="side of the latents (default: %(default)s)")
+    add("--side", type=int, nargs="+", metavar="N", help="sides of the latents, for another size of picture")
     add("--steps", type=int, default=wanted.steps, help="timed steps in a turn (default: %(default)s)")
     add("--rounds", type=int, default=wanted.rounds, help="turns of each trainer (default: %(default)s)")
     add("--depth", choices=("full", "two levels"), default="full", help="two levels: a quick look, not SD v1.5")
     add("--styles", action="store_true", help="retrain the stand-in's styles with default settings, too: hours")
     given = parser.parse_args(arguments)
+    if given.steps < 1 or given.rounds < 1:
+        parser.error("--steps and --rounds: expected 1 or more")
     import_comfy()
-    extent = Extent(given.side, given.steps, given.rounds, given.depth)
+    sizes = tuple(Size(side, *wanted.sizes[0][1:]) for side in given.side or ()) or wanted.sizes
+    extent = Extent(sizes, given.steps, given.rounds, given.depth)
     rows = measure(given.only, extent)
     if given.styles:
         from .training_styles import style_rows
 
         rows += style_rows()
     print(table(rows))
-    enough = given.depth == "full" and extent.steps >= wanted.steps and extent.rounds >= wanted.rounds
-    if set(given.only) == set(PARTS) and enough and extent.side >= wanted.side:
+    enough = extent.steps >= wanted.steps and extent.rounds >= wanted.rounds and extent.depth == wanted.depth
+    if enough and set(given.only) == set(PARTS) and extent.sizes == wanted.sizes:
         print(f"written: {write_results('training', rows, FOLDER)}")
     return 0
 

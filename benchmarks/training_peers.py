@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import comfy.model_management
@@ -20,12 +19,12 @@ import comfy.utils
 import torch
 from torch import Tensor, nn
 
-RANK, BATCH, ACCUMULATE, RATE = 4, 1, 4, 1e-4
+RANK, RATE = 4, 1e-4
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What all of them train on: random latents and texts for a UNet of SD v1.5's kind."""
+    """What all of them do: random latents and texts for a UNet of SD v1.5's kind, so many of them in a step."""
 
     model: Any
     """A ComfyUI MODEL."""
@@ -33,8 +32,9 @@ class Task:
     """[n, 4, h, w] on the CPU."""
     context: Tensor
     """[n, 77, 768] on the CPU."""
-    depth: str = "full"
-    """"full": SD v1.5; "two levels": the stand-in's layout, for tests."""
+    batch: int = 1
+    accumulate: int = 1
+    """Batches of a step."""
 
     @property
     def device(self) -> torch.device:
@@ -58,10 +58,10 @@ def between(times: list[float]) -> list[float]:
     return [after - before for before, after in itertools.pairwise(times)]
 
 
-def train_lora_node(task: Task, steps: int, batch: int = BATCH, accumulate: int = ACCUMULATE) -> list[float]:
+def train_lora_node(task: Task, steps: int) -> list[float]:
     """Seconds of each step of ComfyUI's TrainLoraNode after its first, with an fp32 adapter and no checkpointing.
 
-    It adapts every layer, norm and bias of the UNet; that cannot be chosen.
+    It adapts every layer, norm and bias of the UNet; that cannot be chosen. A batch of B goes through the UNet B times.
     """
     from comfy.weight_adapter import adapter_maps
     from comfy_extras.nodes_train import TrainLoraNode
@@ -75,7 +75,7 @@ def train_lora_node(task: Task, steps: int, batch: int = BATCH, accumulate: int 
             # one by one: a single batched latent makes the node of 0.3.75 fail
             latents=[{"samples": latent[None] / 0.18215} for latent in task.latents],
             positive=[[[text[None], {}]] for text in task.context],
-            batch_size=[batch], grad_accumulation_steps=[accumulate], steps=[steps + 1], learning_rate=[RATE],
+            batch_size=[task.batch], grad_accumulation_steps=[task.accumulate], steps=[steps + 1], learning_rate=[RATE],
             rank=[RANK], optimizer=["AdamW"], loss_function=["MSE"], seed=[0], training_dtype=[half],
             lora_dtype=["fp32"], algorithm=[next(iter(adapter_maps))], gradient_checkpointing=[False],
             existing_lora=["[None]"],
@@ -103,7 +103,7 @@ def _progress_calls(call: Any) -> Iterator[None]:
 class Scripts:
     """Diffusers' models of SD v1.5's shapes with random weights, and a step of either script on them."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, full: bool = True) -> None:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
         from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
@@ -111,27 +111,26 @@ class Scripts:
         from transformers import CLIPTextConfig, CLIPTextModel
 
         set_verbosity_error()  # it warns of every cast of a model
-        self.task, full = task, task.depth == "full"
         torch.manual_seed(0)
         shallow: dict[str, Any] = dict(
             block_out_channels=(320, 320), layers_per_block=1, down_block_types=("CrossAttnDownBlock2D",) * 2,
             up_block_types=("CrossAttnUpBlock2D",) * 2,
         )  # fmt: skip
         unet: Any = UNet2DConditionModel(cross_attention_dim=768, **({} if full else shallow))
-        self.unet = unet.to(task.device, task.dtype).requires_grad_(False)
+        self.unet = unet.to(device, dtype).requires_grad_(False)
         text = CLIPTextConfig(
             hidden_size=768, intermediate_size=3072, num_attention_heads=12, num_hidden_layers=12 if full else 1
         )
-        self.text_encoder: Any = CLIPTextModel(text).to(task.device, task.dtype).requires_grad_(False)  # type: ignore
+        self.text_encoder: Any = CLIPTextModel(text).to(device, dtype).requires_grad_(False)  # type: ignore
         encoder: dict[str, Any] = dict(
             block_out_channels=(128, 256, 512, 512) if full else (32,) * 4, layers_per_block=2, latent_channels=4,
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
         )  # fmt: skip
         vae: Any = AutoencoderKL(**encoder)
-        self.vae = vae.to(task.device, task.dtype).requires_grad_(False)
+        self.vae = vae.to(device, dtype).requires_grad_(False)
         self.schedule: Any = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 
-    def diffusers_way(self, steps: int) -> list[float]:
+    def diffusers_way(self, task: Task, steps: int) -> list[float]:
         """train_text_to_image_lora.py: PEFT on the attention; picture and text are encoded again in every batch."""
         from peft import LoraConfig
 
@@ -142,15 +141,16 @@ class Scripts:
             parameter.data = parameter.data.float()
 
         def batch(latents: Tensor) -> Tensor:
-            latents = self.vae.encode(self._pixels).latent_dist.sample() * 0.18215
-            return self._noisy(latents, needs_gradient=False)
+            sides = (8 * side for side in latents.shape[-2:])
+            pixels = torch.rand(len(latents), 3, *sides, device=latents.device).to(latents) * 2 - 1
+            return self._loss(self.vae.encode(pixels).latent_dist.sample() * 0.18215, needs_gradient=False)
 
         try:  # its gradient clipping meets an empty iterator, so there is none
-            return self._train(steps, parameters, batch, clip=False)
+            return self._train(task, steps, parameters, batch, clip=False)
         finally:
             self.unet.unload_lora()
 
-    def kohya_way(self, steps: int) -> list[float]:
+    def kohya_way(self, task: Task, steps: int) -> list[float]:
         """train_network.py with cached latents, for the UNet alone: q, k, v, out, feed-forward and projections."""
         adapters = nn.ModuleList()
         forwards = []
@@ -159,56 +159,45 @@ class Scripts:
                 continue
             for layer in transformer.modules():
                 if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)):
-                    adapters.append(adapter := _Beside(layer).to(self.task.device))
+                    adapters.append(adapter := _Beside(layer).to(task.device))
                     forwards.append((layer, layer.forward))
                     layer.forward = adapter.beside(layer.forward)
         try:
             parameters = list(adapters.parameters())
-            return self._train(steps, parameters, lambda latents: self._noisy(latents, needs_gradient=True), clip=True)
+            return self._train(task, steps, parameters, lambda latents: self._loss(latents, True), clip=True)
         finally:
             for layer, forward in forwards:
                 layer.forward = forward
 
-    def _train(self, steps: int, parameters: list[nn.Parameter], noisy: Any, clip: bool) -> list[float]:
+    def _train(self, task: Task, steps: int, parameters: list[nn.Parameter], loss_of: Any, clip: bool) -> list[float]:
         optimizer = torch.optim.AdamW(parameters, RATE, weight_decay=0.01)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-        times, count = [], len(self.task.latents)
-        for step in range(steps + 1):
-            for number in range(ACCUMULATE):
-                rows = [(step * ACCUMULATE + number) % count]
-                latents = self.task.latents[rows].to(self.task.device, self.task.dtype)
-                loss = noisy(latents)
-                (loss / ACCUMULATE).backward()
+        times, rows = [], itertools.cycle(range(len(task.latents)))
+        for _ in range(steps + 1):
+            for _ in range(task.accumulate):
+                latents = task.latents[[next(rows) for _ in range(task.batch)]].to(task.device, task.dtype)
+                loss = loss_of(latents)
+                (loss / task.accumulate).backward()
                 loss.detach().item()  # both wait for the device in every batch, to show the loss
             if clip:
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad(set_to_none=True)
-            times.append(self.task.synchronise())
+            times.append(task.synchronise())
         return between(times)
 
-    def _noisy(self, latents: Tensor, needs_gradient: bool) -> Tensor:
+    def _loss(self, latents: Tensor, needs_gradient: bool) -> Tensor:
         """The loss of one batch; the text goes through CLIP, whose output neither script caches for SD v1.5."""
-        text = self.text_encoder(self._tokens)[0]
+        text = self.text_encoder(torch.randint(0, 49_000, (len(latents), 77), device=latents.device))[0]
         noise = torch.randn_like(latents)
         timesteps = torch.randint(0, 1000, (len(latents),), device=latents.device)
         noisy = self.schedule.add_noise(latents, noise, timesteps)
         if needs_gradient:  # kohya asks for the gradient of the noisy latents, too
             noisy.requires_grad_(True)
-        device = self.task.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.task.dtype != torch.float32):
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=latents.dtype != torch.float32):
             predicted = self.unet(noisy, timesteps, text, return_dict=False)[0]
         return nn.functional.mse_loss(predicted.float(), noise.float())
-
-    @cached_property
-    def _tokens(self) -> Tensor:
-        return torch.randint(0, 49_000, (BATCH, 77), device=self.task.device)
-
-    @cached_property
-    def _pixels(self) -> Tensor:
-        height, width = (8 * side for side in self.task.latents.shape[-2:])
-        return torch.rand(BATCH, 3, height, width, device=self.task.device).to(self.task.dtype) * 2 - 1
 
 
 class _Beside(nn.Module):

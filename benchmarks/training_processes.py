@@ -51,9 +51,9 @@ def trained(world: World, steps: int) -> dict[str, Any]:
 
     from ..training.loop import train
     from ..training.settings import TrainSettings
-    from .training import Extent, base_of, make_task, samples_of
+    from .training import base_of, make_task, samples_of
 
-    task, settings = make_task(Extent(side=8, depth="two levels")), TrainSettings(steps=max(steps, 1), accumulate=4)
+    task, settings = make_task("two levels", side=8), TrainSettings(steps=max(steps, 1), accumulate=4)
     outcome = train(base_of(task), samples_of(task), settings, world=world, stop=lambda: steps == 0)
     return {"adapter": outcome.lora.flat.detach(), "losses": torch.tensor(outcome.losses)}
 

@@ -4,15 +4,15 @@ import comfy.utils
 import pytest
 import torch
 from mixlora.benchmarks import training, training_peers, training_processes
-from mixlora.benchmarks.training import Extent
+from mixlora.benchmarks.training import Extent, Size
 from torch import nn
 
-SMALL = Extent(side=8, steps=1, rounds=1, depth="two levels")
+SMALL = Extent((Size(8, 2, 3),), rounds=1, depth="two levels")
 
 
 @pytest.fixture(scope="module")
 def task():
-    return training.make_task(SMALL)
+    return training.resized(training.make_task("two levels", 8), Size(8, 1, 4))
 
 
 def watched(unet, count):
@@ -34,7 +34,7 @@ def test_two_processes_train_as_one():
 def test_the_peers_do_what_is_said_of_them(task, monkeypatch):
     pytest.importorskip("peft", exc_type=ImportError)
     try:
-        scripts = training_peers.Scripts(task)
+        scripts = training_peers.Scripts(task.device, task.dtype, full=False)
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"diffusers cannot be imported: {error}")
     unet, rows, encoded, trained = task.model.model.diffusion_model, [], [], []
@@ -53,8 +53,8 @@ def test_the_peers_do_what_is_said_of_them(task, monkeypatch):
     for run, texts, pictures in (
         (lambda: training.ours(task, 1), 0, 0),
         (lambda: training_peers.train_lora_node(task, 1), 0, 0),
-        (lambda: scripts.diffusers_way(1), 8, 8),
-        (lambda: scripts.kohya_way(1), 8, 0),
+        (lambda: scripts.diffusers_way(task, 1), 8, 8),
+        (lambda: scripts.kohya_way(task, 1), 8, 0),
     ):
         assert len(run()) == 1 and rows == [1] * 8  # two steps of four pictures, one timed
         assert (encoded.count("text"), encoded.count("picture")) == (texts, pictures)
@@ -86,27 +86,28 @@ def fast(monkeypatch):
 
 def test_ratios_are_of_the_fastest_steps_and_a_part_is_not_the_table(task, fast, monkeypatch, capsys):
     class Scripts:
-        def __init__(self, _):
-            self.diffusers_way, self.kohya_way = (lambda _: [7.0, 6.0]), (lambda _: [4.4])
+        def __init__(self, *_):
+            self.diffusers_way, self.kohya_way = (lambda *_: [7.0, 6.0]), (lambda *_: [4.4])
 
     monkeypatch.setattr(training, "ours", lambda _, steps, **options: [5.0 if options else 4.0] * steps)
     monkeypatch.setattr(training_peers, "Scripts", Scripts)
     monkeypatch.setattr(training_peers, "train_lora_node", lambda *_: [10.0])
-    found = {row.name.split(",")[0]: row for row in training.speed_rows(task, SMALL)}
-    assert [row.value for row in found.values()] == [1.0, 2.5, 2.0, 1.5, pytest.approx(1.1)]
-    assert [row.holds for row in found.values()] == [None, True, None, True, False]
+    found = training.speed_rows(task, SMALL)
+    assert [row.value for row in found] == [1.5, 2.5, 2.0, 1.5, pytest.approx(1.1)]
+    assert [row.holds for row in found] == [None, True, None, True, False]
+    assert all(row.name.startswith("64 px, batch 2 x 3: ") for row in found)
 
     written = []
-    monkeypatch.setattr(training, "make_task", lambda extent: task)
+    monkeypatch.setattr(training, "make_task", lambda *_: task)
     monkeypatch.setattr(training, "write_results", lambda *arguments: written.append(arguments))
     for name in ("file_rows", "resume_rows"):
         monkeypatch.setattr(training, name, lambda *_: [])
     monkeypatch.setattr(training_processes, "process_rows", lambda *_: [])
-    parts = (["--only", "file"], ["--side=8"], ["--rounds=1"], ["--steps=1"], ["--depth=two levels"])
+    parts = (["--only", "file"], ["--side=8"], ["--rounds=1"], ["--depth=two levels"])
     for arguments, count in (([], 1), *((part, 0) for part in parts)):
         written.clear()
         assert training.main(arguments) == 0 and len(written) == count
-    assert "ours / kohya's way, latents cached, CLIP in every batch" in capsys.readouterr().out
+    assert "512 px, batch 1: ours / kohya's way (CLIP in each batch)" in capsys.readouterr().out
 
 
 def test_the_fastest_step_counts(fast):
