@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from .curves import write_curves
@@ -92,8 +93,12 @@ class Between:
         self._losses = run.losses
         if run.step:
             self._display.say(f"continuing after step {run.step} of {run.settings.steps}")
-        elif self._pictures:
-            self._pictures.clear()
+        else:
+            if self._pictures:
+                self._pictures.clear()
+            if earlier := self._folder.on_the_way():
+                names = ", ".join(path.name for path in earlier)
+                self._display.warn(f"WARNING: of an earlier run, until this one replaces them: {names}")
         if self._board:
             self._board.begin(run.step)
         self._display.begin(run.losses, run.settings.steps, run.base.device)
@@ -141,7 +146,7 @@ class _Warning:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, (OSError, TrainingError)):
+        if not isinstance(error, (OSError, TrainingError, torch.cuda.OutOfMemoryError)):
             return False
         self._display.warn(f"WARNING: {self._what} not written ({error}); training goes on.")
         return True

@@ -16,6 +16,10 @@ from .files import digest, previous, serialise, write_atomically
 from .settings import TrainingError
 
 _FORMAT = "mixlora-training-state-1"
+_MEANS = {
+    "base": " (SHA-256 of the checkpoint)",
+    "samples": " (SHA-256 of pictures, captions and repeats, without what is held out for validation)",
+}
 
 
 class CorruptStateError(TrainingError):
@@ -64,7 +68,7 @@ class State:
             raise CorruptStateError(f"{path}: its content has changed since it was written (SHA-256 differs).")
         saved, wanted = json.loads(about["recipe"]), json.loads(json.dumps(recipe))
         changed = [
-            f"  {name}: saved {saved.get(name)!r}, now {wanted.get(name)!r}"
+            f"  {name}{_MEANS.get(name, '')}: saved {saved.get(name)!r}, now {wanted.get(name)!r}"
             for name in sorted(saved.keys() | wanted.keys())
             if saved.get(name) != wanted.get(name)
         ]

@@ -26,6 +26,7 @@ class Display:
     def __init__(self) -> None:
         self.live = sys.stderr.isatty()
         self._bar: Any = None
+        self._logging = contextlib.ExitStack()  # while there is a bar, what others log goes above it
         self._last, self._started = -math.inf, 0.0
         self._first, self._stepped = 0, False
         self._losses: list[float] = []
@@ -92,13 +93,16 @@ class Display:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+            self._logging.close()
         self._last = -math.inf
 
     def _open(self, what: str, total: int, initial: int = 0) -> None:
         if not self.live:
             return
         from tqdm import tqdm  # ComfyUI brings it
+        from tqdm.contrib.logging import logging_redirect_tqdm
 
+        self._logging.enter_context(logging_redirect_tqdm())
         self._bar = tqdm(total=total, initial=initial, bar_format=_FORM, dynamic_ncols=True)
         self._bar.set_description_str(f"{what} " if what else "")
 

@@ -82,7 +82,8 @@ def parse(arguments: Sequence[str] | None = None) -> Job:
 def parser() -> argparse.ArgumentParser:
     """The command line; what is not given on it stays out of the result, so that a TOML file may give it."""
     command = argparse.ArgumentParser(
-        prog="train.py", description=_DESCRIPTION, epilog=_EXIT_CODES, argument_default=argparse.SUPPRESS,
+        prog="train.py", usage="train.py [FILE.toml] --base PATH --data PATH --output PATH [more options]",
+        description=_DESCRIPTION, epilog=_EXIT_CODES, argument_default=argparse.SUPPRESS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     command.add_argument("config", nargs="?", metavar="FILE.toml", help="options as a TOML file")
@@ -91,7 +92,8 @@ def parser() -> argparse.ArgumentParser:
         files.add_argument(f"--{name}", metavar="PATH", help=text)
     call = command.add_argument_group("this call")
     for name, (kind, text) in _CALL.items():
-        more: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if kind is bool else {}
+        metavar = "PATH" if name == "cache" else "NAME"
+        more: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if kind is bool else {"metavar": metavar}
         call.add_argument(f"--{name}", help=text, **more)
     groups: dict[str, Any] = {}
     for option in _settings():

@@ -36,10 +36,13 @@ class RunFolder:
         """The adapter after so many steps."""
         return self.output.with_name(f"{self.output.stem}-step{step:06}.safetensors")
 
+    def on_the_way(self) -> list[Path]:
+        """The adapters after some steps that this and earlier runs have written here."""
+        return sorted(self.output.parent.glob(f"{_literally(self.output.stem)}-step[0-9]*.safetensors"))
+
     def adapters(self) -> list[Path]:
-        """The LoRA files that this and earlier runs have written here."""
-        steps = self.output.parent.glob(f"{_literally(self.output.stem)}-step[0-9]*.safetensors")
-        return [path for path in (self.output, self.best, *sorted(steps)) if path.exists()]
+        """All LoRA files that this and earlier runs have written here."""
+        return [path for path in (self.output, self.best, *self.on_the_way()) if path.exists()]
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

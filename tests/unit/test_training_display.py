@@ -4,6 +4,7 @@ import csv
 import fcntl
 import importlib.util
 import io
+import logging
 import os
 import pty
 import struct
@@ -62,7 +63,7 @@ def test_the_bar_fits_into_80_columns(monkeypatch):
         shown, losses = Display(), []
         shown.begin(losses, 1500, torch.device("cpu"))
         with shown.doing("validating"):
-            pass
+            logging.warning("somebody else's words")
         losses.append(0.1)
         shown.step(progress(1))
         shown.close()
@@ -71,6 +72,7 @@ def test_the_bar_fits_into_80_columns(monkeypatch):
     os.close(mine)
     frames = [frame.rstrip() for frame in frames if frame.strip()]
     assert any(frame.startswith("validating ") for frame in frames)
+    assert any(frame.startswith("somebody else's words") for frame in frames), "on a line of their own"
     assert " 1/1500  loss 0.1000  5.94 images/s  " in frames[-1] and frames[-1].endswith(" left")
     assert 75 < len(frames[-1]) <= 80 and all(len(frame) <= 80 for frame in frames)
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,10 @@ from mixlora.training.base import Base
 from mixlora.training.cli import main
 from mixlora.training.files import serialise, write_atomically
 from mixlora.training.metadata import describe, with_hashes
-from mixlora.training.options import parse
+from mixlora.training.options import parse, parser, read_prompts
 from mixlora.training.run_folder import RunFolder
 from mixlora.training.samples import Samples
-from mixlora.training.settings import TrainingError, TrainSettings
+from mixlora.training.settings import RunSettings, TrainingError, TrainSettings
 from safetensors.torch import load, save
 
 TRAINING = Path(cli.__file__).parent
@@ -53,6 +55,80 @@ def test_flags_win_over_toml_over_defaults(tmp_path):
     config.write_text("stepz = 10\nresume = 1\n")
     with pytest.raises(TrainingError, match=r"(?s)no option 'stepz', did you mean 'steps'.*resume: expected bool"):
         parse([str(config)])
+
+
+def test_the_example_is_a_job_and_the_defaults_that_it_shows_are_the_defaults(root, tmp_path):
+    if sys.version_info < (3, 11):
+        pytest.skip("TOML needs 3.11")
+    example = (root / "docs" / "style.toml").read_text("utf-8")
+    job = parse([str(root / "docs" / "style.toml")])
+    assert job.data == root / "docs" / "pictures" and job.settings.trigger == "monet style" and job.run.keep_best
+    assert len(job.run.sample_prompts) == 3 and all(job.settings.trigger in prompt for prompt in job.run.sample_prompts)
+    shown = re.sub(r"^# ([a-z-]+ = )", r"\1", example, flags=re.MULTILINE)
+    assert shown.count("\n") == example.count("\n") != shown.count("# ")
+    (tmp_path / "style.toml").write_text(shown)
+    whole = parse([str(tmp_path / "style.toml")])
+    assert (whole.settings, whole.run, whole.resume) == (job.settings, job.run, job.resume)
+
+
+def test_all_that_is_wrong_or_contradictory_is_one_message():
+    wrong = [
+        "--rank",
+        "0",
+        "--validation",
+        "1.5",
+        "--keep-best",
+        "--sample-prompts",
+        "a hill",
+        "",
+        "--max-minutes",
+        "-1",
+    ]
+    with pytest.raises(TrainingError) as raised:
+        parse([*NEEDED, *wrong])
+    expected = (
+        "rank: expected 1 or more, found 0",
+        "validation: expected a share below 1 or a whole number",
+        "max_minutes: expected 0 or more",
+        "sample_prompts: expected prompts that are not empty",
+        "sample_prompts: no picture is painted without sample_every",
+    )
+    assert all(problem in str(raised.value) for problem in expected)
+    with pytest.raises(TrainingError, match="keep_best: needs a validation"):
+        parse([*NEEDED, "--keep-best", "--validation", "0"])
+    with pytest.raises(TrainingError, match=r"sample_prompts: expected a list of texts, found \(1,\)"):
+        RunSettings(sample_every=1, sample_prompts=(1,))  # type: ignore
+
+
+def test_prompts_may_stand_in_a_file(tmp_path):
+    (tmp_path / "prompts.txt").write_text("\ufeffa hill\n\n  a sea \n", encoding="utf-8")
+    (tmp_path / "empty.txt").write_text("\n")
+    assert read_prompts(["a wood", str(tmp_path / "prompts.txt")]) == ["a wood", "a hill", "a sea"]
+    with pytest.raises(TrainingError, match=r"empty\.txt has no prompt"):
+        read_prompts([str(tmp_path / "empty.txt")])
+    with pytest.raises(TrainingError, match=r"none\.txt cannot be read"):
+        read_prompts(["none.txt"])
+    if sys.version_info >= (3, 11):
+        (tmp_path / "style.toml").write_text('sample-every = 9\nsample-prompts = ["prompts.txt", "a wood"]\n')
+        job = parse([str(tmp_path / "style.toml"), *NEEDED])
+        assert job.run.sample_prompts == (str(tmp_path / "prompts.txt"), "a wood")
+
+
+def test_out_of_memory_is_a_message(monkeypatch, capsys):
+    def fail(job):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(cli, "run", fail)
+    assert main(NEEDED) == 1
+    assert "Tried to allocate 2.00 GiB.\nLower --batch" in capsys.readouterr().err
+
+
+def test_help_fits_into_80_columns_and_has_every_option(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = parser().format_help()
+    assert all(len(line) <= 80 for line in text.splitlines())
+    flags = [f"--{option.name.replace('_', '-')}" for kind in (TrainSettings, RunSettings) for option in fields(kind)]
+    assert all(f"  {flag}" in text for flag in flags)
 
 
 def test_command_line_errors_are_one_message_and_a_code(tmp_path, capsys):

@@ -230,6 +230,12 @@ def test_what_fails_between_steps_is_saved_too(tmp_path):
     assert Autosave(RunFolder(tmp_path / "toy.safetensors").state).load(_recipe(tmp_path)).step == 5
 
 
+def test_adapters_on_the_way_of_an_earlier_run_are_named(tmp_path, capsys):
+    (tmp_path / "toy-step000990.safetensors").write_bytes(b"")
+    process.run(tmp_path / "toy.safetensors", replace(process.SETTINGS, steps=2))
+    assert "WARNING: of an earlier run, until this one replaces them: toy-step000990" in capsys.readouterr().err
+
+
 def test_files_on_the_way_that_cannot_be_written_do_not_stop_the_run(tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(28, "No space left on device")

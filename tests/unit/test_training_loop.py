@@ -144,9 +144,9 @@ def test_resume_refuses_other_settings_samples_and_bases(tmp_path):
     train(base(), samples(), SETTINGS, autosave=autosave)
     with pytest.raises(TrainingError, match=r"(?s)lr: saved 0.01, now 0.02"):
         train(base(), samples(), replace(SETTINGS, lr=2e-2), autosave=autosave)
-    with pytest.raises(TrainingError, match="samples: saved"):
+    with pytest.raises(TrainingError, match=r"samples \(.*\): saved"):
         train(base(), samples(4), SETTINGS, autosave=autosave)
-    with pytest.raises(TrainingError, match="base: saved"):
+    with pytest.raises(TrainingError, match=r"base \(.*\): saved"):
         train(replace(base(), sha256="0"), samples(), SETTINGS, autosave=autosave)
     (tmp_path / "state").write_bytes(b"half a fi")
     with pytest.raises(TrainingError, match="not a readable training state"):
