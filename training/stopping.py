@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 import time
@@ -61,3 +63,6 @@ class Stop:
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number
+        if number == signal.SIGINT:
+            with contextlib.suppress(OSError):  # os.write, because print may be the very thing that was interrupted
+                os.write(2, b"\nstopping after this batch; Ctrl-C again interrupts it\n")
