@@ -119,3 +119,35 @@ def test_a_second_start_asks_neither_encoder_again(folder, clip, tmp_path, monke
     monkeypatch.undo()
     without = encode(found.pictures, clip, vae, lambda latent: latent, flip=True)
     assert without.digest() == first.digest()
+
+
+def test_sdxl_gets_pooled_text_and_sizes(folder):
+    import types
+    from typing import Any
+
+    import comfy.sd
+    import comfy.sdxl_clip
+
+    narrow = {
+        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "hidden_act": "gelu", "max_position_embeddings": 77, "layer_norm_eps": 1e-5, "projection_dim": 64,
+        "vocab_size": 49408, "eos_token_id": 49407, "num_channels": 3,
+    }  # fmt: skip
+    target = types.SimpleNamespace(
+        params={}, clip=comfy.sdxl_clip.SDXLClipModel, tokenizer=comfy.sdxl_clip.SDXLTokenizer
+    )
+    options = {"clip_l_model_config": narrow, "clip_g_model_config": narrow, "dtype": torch.float32}
+    clip = comfy.sd.CLIP(target, model_options=options)
+    torch.manual_seed(1)
+    for name, parameter in clip.cond_stage_model.named_parameters():
+        unused = name == "clip_l.transformer.text_projection.weight"
+        parameter.data = torch.randn_like(parameter) * 0.05 if not unused else torch.full_like(parameter, torch.nan)
+
+    found = find_pictures(folder, SETTINGS, count_chunks(clip))
+    samples = encode(found.pictures, clip, Shrink(), lambda latent: latent, sdxl=True)
+    encoded: Any = clip.encode_from_tokens(tokenize(clip, samples.captions[0]), return_pooled=True)
+    assert samples.context.shape[1:] == (154, 128) and samples.pooled is not None and samples.sizes is not None
+    torch.testing.assert_close(samples.context[0], encoded[0][0].repeat(2, 1))
+    torch.testing.assert_close(samples.pooled[0], encoded[1][0])
+    assert samples.empty_pooled is not None and not torch.equal(samples.empty_pooled, samples.pooled[0])
+    assert samples.sizes.tolist() == [[140, 160, 0, 9, 128, 128]] * 2 + [[140, 360, 5, 0, 64, 192]]
