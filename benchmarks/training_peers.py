@@ -130,6 +130,11 @@ class Scripts:
         self.vae = vae.to(device, dtype).requires_grad_(False)
         self.schedule: Any = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 
+    def move(self, device: torch.device | str) -> None:
+        """Takes the models somewhere else, when memory is measured."""
+        for model in (self.unet, self.text_encoder, self.vae):
+            model.to(device)
+
     def diffusers_way(self, task: Task, steps: int) -> list[float]:
         """train_text_to_image_lora.py: PEFT on the attention; picture and text are encoded again in every batch."""
         from peft import LoraConfig

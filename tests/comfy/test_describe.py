@@ -50,15 +50,17 @@ def narrow():
     }
 
 
-def file_of(narrow, layout, extra=()):
+def file_of(narrow, layout, extra=(), rank=3):
+    """Two ranks in one file: `rank` for the extra modules, 2 for the attention."""
     unet, names = narrow
     name_of, tails = LAYOUTS[layout]
     tensors = {}
     for theirs, ours in [*names.items(), *extra]:
         weight = unet.get_submodule(theirs).weight
         up, down = (f"{name_of(theirs, ours)}.{tail}" for tail in tails.split())
-        tensors[up] = torch.randn(weight.shape[0], 2, *[1] * (weight.dim() - 2))
-        tensors[down] = torch.randn(2, *weight.shape[1:])
+        r = 2 if theirs in names else rank
+        tensors[up] = torch.randn(weight.shape[0], r, *[1] * (weight.dim() - 2))
+        tensors[down] = torch.randn(r, *weight.shape[1:])
     return tensors
 
 
