@@ -120,7 +120,7 @@ def load_base(path: Path, dtype: str = "auto") -> tuple[Base, Any, Any]:
 
     ComfyUI moves the last two to its device as they are used; `make_room` then does so with the UNet.
 
-    `dtype` "auto" is bf16 on GPUs that have it, fp16 on other CUDA GPUs, fp32 elsewhere.
+    `dtype` "auto" is bf16 on GPUs and processors that have it, fp16 on other CUDA GPUs, fp32 elsewhere.
     Raises TrainingError where the file is no complete checkpoint of either in safetensors.
     """
     import comfy.model_management
@@ -155,10 +155,18 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """The torch format that a `dtype` setting stands for on this device."""
     if dtype != "auto":
         return _DTYPES[dtype]
+    if device.type == "cpu":
+        return torch.bfloat16 if _multiplies_bfloat16() else torch.float32
     if device.type != "cuda":
         return torch.float32
     major = torch.cuda.get_device_capability(device)[0]
     return torch.bfloat16 if major >= 8 else torch.float16  # older ones emulate bf16, slowly
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether the processor has AVX512-BF16 or AMX; others emulate bf16, slowly."""
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check is not None and check() for check in checks)
 
 
 def _sha256(path: Path) -> str:

@@ -31,9 +31,9 @@ def make_optimizer(flat: Tensor, settings: TrainSettings) -> Optimizer:
         ) from error
     if settings.optimizer == "lion":
         return pytorch_optimizer.Lion([flat], **options)
-    # The safeguard belongs to a learning rate with a warm-up. With bias correction its estimate hardly grows in the
-    # first hundred steps.
-    return pytorch_optimizer.Prodigy([flat], safeguard_warmup=True, **options)
+    # Both as its authors advise for diffusion models; without bias correction the estimate shoots up in one step, and
+    # on the stand-in the adapter never recovers.
+    return pytorch_optimizer.Prodigy([flat], bias_correction=True, safeguard_warmup=True, **options)
 
 
 def rate(optimizer: Optimizer) -> float:

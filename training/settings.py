@@ -92,7 +92,8 @@ class TrainSettings:
     batch: int = _option(1, int, "pictures that go through the UNet together", lambda v: v >= 1, "1 or more")
     accumulate: int = _option(4, int, "batches whose gradients make one step", lambda v: v >= 1, "1 or more")
     optimizer: str = _option(
-        "adamw", str, "adamw; lion (half of its memory); prodigy (finds the learning rate itself)",
+        "adamw", str, "adamw; lion (half of its memory); prodigy (finds the learning rate itself). The last two need "
+        "the package pytorch_optimizer",
         choices=tuple(OPTIMIZERS),
     )  # fmt: skip
     lr: float = _option(
@@ -128,7 +129,8 @@ class TrainSettings:
     )  # fmt: skip
     seed: int = _option(0, int, "seed of everything random")
     dtype: str = _option(
-        "auto", str, "number format of the frozen base; the adapter is always fp32",
+        "auto", str, "number format of the frozen base; auto is bf16 where the device multiplies it. The adapter is "
+        "always fp32",
         choices=("auto", "fp32", "bf16", "fp16"), shapes_result=False,
     )  # fmt: skip
     channels_last: bool = _option(True, bool, "keep the UNet's convolutions in channels-last order (faster)")
