@@ -101,7 +101,7 @@ def commit() -> str | None:
 
 def _number(value: Any) -> float | None:
     value = float(value)
-    return round(value, 5) if math.isfinite(value) else None
+    return float(f"{value:.7g}") if math.isfinite(value) else None  # digits, not decimals: some values are errors
 
 
 def _usable_cores() -> Sequence[int]:

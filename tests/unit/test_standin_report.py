@@ -173,3 +173,8 @@ def test_results_say_what_holds_and_name_no_machine(tmp_path, monkeypatch):
     assert "cores" in written["machine"] and (not node or node not in written["machine"])
     lines = table(rows).splitlines()
     assert len(lines) == 6 and lines[2].split() == ["a", "(%)", "91.23", ">=", "90", "yes"] and "NO" in lines[3]
+
+
+def test_small_errors_keep_their_digits(tmp_path):
+    path = write_results("topic", [Row("error", 2.42519e-6, 1e-5, at_most=True), Row("share", 97.123456789)], tmp_path)
+    assert [row["value"] for row in json.loads(path.read_text("utf-8"))["rows"]] == [2.42519e-6, 97.12346]
