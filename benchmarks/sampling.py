@@ -72,9 +72,9 @@ def switch_rows(model: Any, dtype: Any, side: int, steps: int, rounds: int) -> l
 
 
 def composite_rows(
-    model: Any, dtype: Any, side: int, steps: int, rounds: int, goals: Sequence[float | None]
+    model: Any, dtype: Any, side: int, steps: int, rounds: int, goals: Sequence[float], peers: bool = True
 ) -> list[Row]:
-    """Composite against plain sampling, the hooks graph and the reference; goals: of N = 3 / plain, of hooks / ours."""
+    """Composite against plain sampling, and `peers`: swap, hooks, reference; goals: N = 3 / plain, hooks / ours."""
     from ..mixlora_core.compose import composed
     from ..mixlora_core.composition import Composite
     from . import world
@@ -89,10 +89,12 @@ def composite_rows(
             "plain, batch of 3": partial(paint, chained, positive, negative, batch=3),
             "composite, N = 3": partial(paint, composed(model, three, Composite(3)), positive, negative),
             "composite, N = 5": partial(paint, composed(model, five, Composite(5)), positive, negative),
-            "composite, N = 3, swap": partial(paint, swap, positive, negative),
-            "hooks, N = 3": partial(paint, model, *world.hooked_composite(three, positive, negative)),
         }
-        if reference := _reference():
+        if peers:
+            hooked = world.hooked_composite(three, positive, negative)
+            variants["composite, N = 3, swap"] = partial(paint, swap, positive, negative)
+            variants["hooks, N = 3"] = partial(paint, model, *hooked)
+        if peers and (reference := _reference()):
             unet = reference.unet_with_loras(3, dtype, model.load_device)
             variants["reference, N = 3"] = partial(reference.composite, unet, 3, side)
         seconds = best(variants, rounds, steps)
@@ -100,10 +102,11 @@ def composite_rows(
     rows = [
         Row(f"Composite, N = 3, {where} / plain", ours / plain, goals[0], True),
         Row(f"a batch of 3 without branches, {where} / plain", seconds["plain, batch of 3"] / plain),
-        Row(f"Composite by swap, N = 3, {where} / plain", seconds["composite, N = 3, swap"] / plain),
-        Row(f"hooks graph / Composite, N = 3, {where}", seconds["hooks, N = 3"] / ours, goals[1]),
         Row(f"Composite, N = 5 / N = 3, over 5 / 3, {where}", seconds["composite, N = 5"] / ours / (5 / 3), 1.0, True),
     ]
+    if peers:
+        rows.append(Row(f"Composite by swap, N = 3, {where} / plain", seconds["composite, N = 3, swap"] / plain))
+        rows.append(Row(f"hooks graph / Composite, N = 3, {where}", seconds["hooks, N = 3"] / ours, goals[1]))
     if "reference, N = 3" in seconds:
         rows.append(Row(f"reference on diffusers / Composite, N = 3, {where}", seconds["reference, N = 3"] / ours))
     return rows
@@ -149,9 +152,9 @@ def main() -> None:
             rows += composite_rows(model, dtype, 64, 30, rounds, (2.0, 1.5))
         elif "composite" in given.only:
             rows += composite_rows(model, dtype, 8, 12, rounds, (1.1, 2.5))
-            rows += composite_rows(model, dtype, 64, 1, rounds, (3.0, None))
-        if "switch" in given.only:
-            rows += switch_rows(model, dtype, 64 if gpu else 32, 30, rounds)
+            rows += composite_rows(model, dtype, 64, 1, 1, (3.0,), peers=False)
+        if "switch" in given.only:  # what a change of turn costs does not depend on the picture: small ones are harder
+            rows += switch_rows(model, dtype, 64 if gpu else 16, 30, rounds)
     print(table(rows))
     folder = FOLDER if set(given.only) == set(PARTS) else ROOT / ".scratch"
     print(f"written: {write_results('sampling', rows, folder)}")
