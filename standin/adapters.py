@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from PIL import Image
 
 from ..training.cli import main as run_trainer
-from .concepts import CONCEPTS
 from .muon import native_bfloat16
-from .styles import STYLES
 from .weights import adapter_file
 from .workshop import CALLS, pictures
 
 PICTURES = 240
-STEPS = dict.fromkeys(STYLES, 600) | dict.fromkeys(CONCEPTS, 300)
-"""A thing is learnt sooner than a manner."""
-
 OPTIONS = {
     "rank": 4,
+    "steps": 300,
     "batch": 8,
     "accumulate": 1,
     "lr": 5e-3,
@@ -33,13 +30,16 @@ OPTIONS = {
 def train_adapter(name: str, checkpoint: Path, work: Path) -> None:
     """Trains the adapter of one of STYLES or CONCEPTS on a built checkpoint, as a user would; resumable.
 
-    It is written beside the other weights. Raises RuntimeError where the trainer fails; it has said why.
+    What the trainer keeps stays in `work`, the file goes beside the other weights. Raises RuntimeError where the
+    trainer fails; it has said why.
     """
-    paths = {"base": checkpoint, "data": dataset(name, work), "output": adapter_file(name)}
-    further = {"trigger": CALLS[name], "steps": STEPS[name], "dtype": "bf16" if native_bfloat16() else "fp32"}
+    output = work / f"{name}.safetensors"
+    paths = {"base": checkpoint, "data": dataset(name, work), "output": output}
+    further = {"trigger": CALLS[name], "dtype": "bf16" if native_bfloat16() else "fp32"}
     flags = [f"--{option}={value}" for option, value in (paths | further | OPTIONS).items()]
     if code := run_trainer([*flags, "--resume", "--overwrite"]):
         raise RuntimeError(f"training/train.py ended with {code} for {name}")
+    shutil.copyfile(output, adapter_file(name))
 
 
 def dataset(name: str, work: Path) -> Path:
