@@ -110,7 +110,7 @@ def paint(server: Server, folder: Path) -> list[Path]:
             Cell(method, save(picture, folder / f"{index:02}_{len(loras)}_{method.split()[-1].lower()}.png"))
             for method, picture in zip(METHODS, result.saved, strict=True)
         ]
-        compared[f"{name} at once: {scene}, {', '.join(CALLS[lora] for lora in loras)}"] = cells
+        compared[f"{name} at once: {', '.join(lora.replace('_', ' ') for lora in loras)}"] = cells
     print(f"\nThe report of the three-style mix:\n{report}\n")
     return [
         draw_sheet("MixLoRA: three style LoRAs on the stand-in model", rows, folder / "contact_sheet.png"),
