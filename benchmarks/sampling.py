@@ -11,7 +11,7 @@ import argparse
 import gc
 import importlib.util
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ Variant = Callable[..., object]
 PARTS = ("memory", "switch", "composite")
 
 
-def best(variants: dict[str, Variant], rounds: int, steps: int) -> dict[str, float]:
+def best(variants: Mapping[str, Variant], rounds: int, steps: int) -> dict[str, float]:
     """Seconds of each variant's fastest run, as a second queue of the same graph would take; the variants take turns.
 
     Each counted run follows one of a single step, in which ComfyUI loads and patches the model: otherwise the turns

@@ -3,7 +3,7 @@
 import comfy.utils
 import pytest
 import torch
-from mixlora.benchmarks import training, training_peers, training_processes
+from mixlora.benchmarks import training, training_exactness, training_peers, training_processes
 from mixlora.benchmarks.training import Extent, Size
 from torch import nn
 
@@ -21,7 +21,7 @@ def watched(unet, count):
 
 
 def test_the_file_and_the_resumed_run_are_exact(task):
-    file, effect, resumed = training.file_rows(task) + training.resume_rows(task, steps=3)
+    file, effect, resumed = training_exactness.file_rows(task) + training_exactness.resume_rows(task, steps=3)
     assert file.holds and 0 < effect.value < 1e-4 and resumed.value == 0 and resumed.holds
 
 
@@ -101,7 +101,7 @@ def test_ratios_are_of_the_fastest_steps_and_a_part_is_not_the_table(task, fast,
     monkeypatch.setattr(training, "make_task", lambda *_: task)
     monkeypatch.setattr(training, "write_results", lambda *arguments: written.append(arguments))
     for name in ("file_rows", "resume_rows"):
-        monkeypatch.setattr(training, name, lambda *_: [])
+        monkeypatch.setattr(training_exactness, name, lambda *_: [])
     monkeypatch.setattr(training_processes, "process_rows", lambda *_: [])
     parts = (["--only", "file"], ["--side=8"], ["--rounds=1"], ["--depth=two levels"])
     for arguments, count in (([], 1), *((part, 0) for part in parts)):
