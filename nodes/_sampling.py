@@ -11,17 +11,6 @@ from comfy_api.latest import io
 
 from ..mixlora_core.errors import CompositionError
 from ..mixlora_core.stack import StyleStack, gather
-from ._schema import LoraStackType, StyleStackType
-
-
-def stack_inputs() -> list[Any]:
-    """Where a stack comes in, the pack's own or the community's."""
-    return [
-        StyleStackType.Input("stack", optional=True, tooltip="LoRAs from Load Style LoRA."),
-        LoraStackType.Input(
-            "lora_stack", optional=True, tooltip="LoRAs from another pack's LORA_STACK; they come after the stack's."
-        ),
-    ]
 
 
 def gathered(stack: StyleStack | None, lora_stack: list | None) -> StyleStack:

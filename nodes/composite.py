@@ -10,8 +10,8 @@ from ..mixlora_core.compose import composed
 from ..mixlora_core.composition import Composite
 from ..mixlora_core.numbers import decimals
 from ..mixlora_core.stack import StyleStack
-from ._sampling import KSamplerValues, gathered, ksampler_inputs, stack_inputs
-from ._schema import schema
+from ._sampling import KSamplerValues, gathered, ksampler_inputs
+from ._schema import schema, stack_inputs
 
 _ALIASES = ["lora composite", "multi lora", "lora guidance average", "compose loras"]
 

@@ -8,8 +8,8 @@ from comfy_api.latest import io
 
 from ..mixlora_core.stack import StyleStack
 from ..mixlora_core.text import encode_per_adapter
-from ._sampling import gathered, stack_inputs
-from ._schema import schema
+from ._sampling import gathered
+from ._schema import schema, stack_inputs
 
 
 class EncodeTextPerLoRA(io.ComfyNode):

@@ -11,7 +11,7 @@ from ..mixlora_core import mixing, report
 from ..mixlora_core.errors import AdapterError
 from ..mixlora_core.stack import StyleStack, gather
 from ..mixlora_core.weighted_mix import MixSettings, mix
-from ._schema import LoraStackType, StyleStackType, schema
+from ._schema import schema, stack_inputs
 
 
 def mix_inputs() -> list[io.Input]:
@@ -62,12 +62,7 @@ class MixLoRAWeights(io.ComfyNode):
                 io.Model.Input("model", tooltip="The diffusion model. It is not changed; a patched clone comes out."),
                 *mix_inputs(),
                 io.Clip.Input("clip", optional=True, tooltip="The text encoder. Without it only the model is patched."),
-                StyleStackType.Input("stack", optional=True, tooltip="LoRAs from Load Style LoRA."),
-                LoraStackType.Input(
-                    "lora_stack",
-                    optional=True,
-                    tooltip="LoRAs from another pack's LORA_STACK; applied after the stack.",
-                ),
+                *stack_inputs(),
             ],
             outputs=[
                 io.Model.Output("model_out", display_name="model", tooltip="The model with the blend."),

@@ -13,7 +13,7 @@ from ..mixlora_core.mix_file import FORMATS
 from ..mixlora_core.saving import SaveSettings, save_mix
 from ..mixlora_core.stack import StyleStack, gather
 from ..mixlora_core.weighted_mix import MixSettings
-from ._schema import LoraStackType, StyleStackType, schema
+from ._schema import schema, stack_inputs
 from .mix_weights import mix_inputs
 
 
@@ -62,12 +62,7 @@ class SaveMixedLoRA(io.ComfyNode):
                 io.Clip.Input(
                     "clip", optional=True, tooltip="The text encoder. Without it only the model's part is saved."
                 ),
-                StyleStackType.Input("stack", optional=True, tooltip="LoRAs from Load Style LoRA."),
-                LoraStackType.Input(
-                    "lora_stack",
-                    optional=True,
-                    tooltip="LoRAs from another pack's LORA_STACK; they come after the stack.",
-                ),
+                *stack_inputs(),
             ],
             outputs=[
                 io.String.Output(

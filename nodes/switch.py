@@ -13,8 +13,8 @@ from ..mixlora_core.compose import composed
 from ..mixlora_core.composition import Switch
 from ..mixlora_core.numbers import integers
 from ..mixlora_core.stack import StyleStack
-from ._sampling import KSamplerValues, gathered, ksampler_inputs, stack_inputs
-from ._schema import schema
+from ._sampling import KSamplerValues, gathered, ksampler_inputs
+from ._schema import schema, stack_inputs
 
 _ALIASES = ["lora switch", "multi lora", "lora alternate", "lora schedule", "switch lora per step"]
 
