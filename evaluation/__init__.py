@@ -1,0 +1,13 @@
+"""The testbed: does a method compose better than another, and by how much?
+
+    testbeds.py, composlora.py   what there is to compose: elements, sets, prompts, adapter files
+    plan.py, jobs.py, methods.py a plan in TOML -> the pictures to paint, each a Job
+    runner.py, painting.py, cluster.py   paint what is missing, in this process or on many machines
+    store.py                     what was found: one SQLite file, pictures beside it
+    judges/                      oracle, CLIP, a vision-language model: scores of pictures
+    rating/                      a local page on which people compare pictures
+    statistics.py, report.py     intervals, wins, correlations; one HTML file
+    cli.py                       `python -m mixlora.evaluation`: run, judge, report, rate, ...
+
+Imports run from the bottom up: nothing above imports what stands below it.
+"""

@@ -1,0 +1,178 @@
+"""What a run found, in one SQLite file: pictures, their scores, comparisons of two, and a judge's answers.
+
+Written by one process, each finding in a transaction of its own: a kill loses at most the one in hand. A picture is
+known by its job's key, so that plans which share jobs share pictures and scores.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .jobs import EvaluationError, Job
+
+VERSION = 1
+_APPLICATION = 0x4D69784C  # "MixL": tells our files from other SQLite files
+_SCHEMA = """
+CREATE TABLE pictures(
+    key TEXT PRIMARY KEY, file TEXT NOT NULL, seconds REAL NOT NULL, job TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE scores(
+    key TEXT NOT NULL REFERENCES pictures, judge TEXT NOT NULL, measure TEXT NOT NULL, element TEXT NOT NULL,
+    value REAL NOT NULL, PRIMARY KEY(key, judge, measure, element)) WITHOUT ROWID;
+CREATE TABLE comparisons(
+    first TEXT NOT NULL REFERENCES pictures, second TEXT NOT NULL REFERENCES pictures, judge TEXT NOT NULL,
+    measure TEXT NOT NULL, first_score REAL NOT NULL, second_score REAL NOT NULL,
+    PRIMARY KEY(first, second, judge, measure)) WITHOUT ROWID;
+CREATE TABLE answers(
+    request TEXT PRIMARY KEY, model TEXT NOT NULL, answer TEXT NOT NULL, usage TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A painted picture: its job's key, where it lies, and how long sampling took in seconds."""
+
+    key: str
+    path: Path
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number that a judge gave to one picture; `element` is "" where it is about the whole picture."""
+
+    key: str
+    judge: str
+    measure: str
+    element: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a judge gave to two pictures that it saw together, `first` before `second`."""
+
+    first: str
+    second: str
+    judge: str
+    measure: str
+    first_score: float
+    second_score: float
+
+
+class Store:
+    """The findings in a folder: results.sqlite, and pictures/ beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens or begins the findings. Raises EvaluationError for a file that is none of ours or of this version."""
+        self.folder, self.path = folder, folder / "results.sqlite"
+        (folder / "pictures").mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(self.path, isolation_level=None, timeout=60)
+        try:
+            self._begin()
+        except sqlite3.DatabaseError as error:
+            self._database.close()
+            raise EvaluationError(f"{self.path} is no results file ({error}). Give another folder.") from error
+        except EvaluationError:
+            self._database.close()
+            raise
+
+    def _begin(self) -> None:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            kind, version = (self._database.execute(f"PRAGMA {name}").fetchone()[0] for name in _PRAGMAS)
+            if (kind, version) == (0, 0) and not self._database.execute("SELECT 1 FROM sqlite_master").fetchone():
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    self._database.execute(statement)
+                self._database.execute(f"PRAGMA application_id = {_APPLICATION}")
+                self._database.execute(f"PRAGMA user_version = {VERSION}")
+            elif kind != _APPLICATION:
+                raise EvaluationError(f"{self.path} is a database of another program. Give another folder.")
+            elif version != VERSION:
+                raise EvaluationError(
+                    f"{self.path} has version {version} of our results, this pack reads and writes version {VERSION}. "
+                    "Give another folder, or use the version of the pack that wrote it."
+                )
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._database.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def picture_path(self, key: str) -> Path:
+        """Where the picture of a job lies, or is to be put."""
+        return self.folder / "pictures" / key[:2] / f"{key}.png"
+
+    def add_picture(self, job: Job, seconds: float) -> None:
+        """Notes that a job's picture lies at its path."""
+        file = self.picture_path(job.key).relative_to(self.folder).as_posix()
+        row = (job.key, file, seconds, json.dumps(asdict(job), sort_keys=True))
+        self._database.execute("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", row)
+
+    def pictures(self, keys: Iterable[str] | None = None) -> dict[str, Picture]:
+        """What is painted, by key: all of it, or what `keys` name as far as it is there."""
+        wanted = None if keys is None else set(keys)
+        return {
+            key: Picture(key, self.folder / file, seconds)
+            for key, file, seconds in self._database.execute("SELECT key, file, seconds FROM pictures ORDER BY key")
+            if wanted is None or key in wanted
+        }
+
+    def add_scores(self, key: str, judge: str, values: Mapping[tuple[str, str], float]) -> None:
+        """Keeps a picture's scores, {(measure, element): value}, all of them or none; what was there is replaced."""
+        rows = [(key, judge, measure, element, value) for (measure, element), value in values.items()]
+        self._insert("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", rows)
+
+    def scores(self, judges: Collection[str] | None = None) -> Iterator[Score]:
+        """Every score, or those of some judges, ordered by picture."""
+        for row in self._database.execute("SELECT * FROM scores ORDER BY key, judge, measure, element"):
+            if judges is None or row[1] in judges:
+                yield Score(*row)
+
+    def scored(self, judge: str) -> set[str]:
+        """The keys of the pictures that a judge has scored."""
+        return {key for (key,) in self._database.execute("SELECT DISTINCT key FROM scores WHERE judge = ?", (judge,))}
+
+    def add_comparisons(self, comparisons: Iterable[Comparison]) -> None:
+        """Keeps comparisons, all of them or none."""
+        rows = [tuple(asdict(comparison).values()) for comparison in comparisons]
+        self._insert("INSERT OR REPLACE INTO comparisons VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def comparisons(self, judge: str | None = None) -> list[Comparison]:
+        """Every comparison, or those of one judge."""
+        rows = self._database.execute("SELECT * FROM comparisons ORDER BY first, second, judge, measure")
+        return [Comparison(*row) for row in rows if judge in (None, row[2])]
+
+    def answer(self, request: str) -> str | None:
+        """What was answered to a request, known by its digest."""
+        row = self._database.execute("SELECT answer FROM answers WHERE request = ?", (request,)).fetchone()
+        return row[0] if row else None
+
+    def add_answer(self, request: str, model: str, answer: str, usage: Mapping[str, int]) -> None:
+        """Keeps an answer that was paid for."""
+        row = (request, model, answer, json.dumps(dict(usage)))
+        self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", row)
+
+    def _insert(self, statement: str, rows: list[tuple]) -> None:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            self._database.executemany(statement, rows)
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+
+_PRAGMAS = ("application_id", "user_version")
