@@ -7,6 +7,7 @@ that of the others; then all make the same update. `accelerate launch` (or torch
 from __future__ import annotations
 
 import datetime
+import importlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -108,6 +109,9 @@ def joined_world(device: str = "auto") -> Iterator[World]:
     except ImportError as error:
         missing = f"{size} processes need the package accelerate ({error}): pip install accelerate."
         raise TrainingError(missing) from error
+    # torch.optim imports it at its first use. Imported while the processes are joined it holds on to what joins them,
+    # whose threads then outlive the run and now and then abort the exit of a process that has done all its work.
+    importlib.import_module("torch._dynamo")
     state = PartialState(cpu=device == "cpu", timeout=_PATIENCE)
     try:
         yield World(state.process_index, state.num_processes)
