@@ -1,8 +1,8 @@
 """How fast the engine samples: ``python -m mixlora.benchmarks.sampling`` (`make bench`), ratios of runs side by side.
 
 Peers: KSampler with chained LoRA loaders ("plain", the floor); the graph of ComfyUI's own LoRA hooks that computes the
-same; and, where diffusers and peft are installed, the algorithm of the paper's reference code. Every number is the
-ratio of the fastest of several runs that take turns, so that a busy machine hurts all.
+same; and, where diffusers and peft are installed, the algorithm of the paper's reference code. Every variant runs
+between two runs of plain, and its time is told in multiples of theirs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib.util
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -22,25 +23,31 @@ Variant = Callable[..., object]
 PARTS = ("memory", "switch", "composite")
 
 
-def best(variants: Mapping[str, Variant], rounds: int, steps: int) -> dict[str, float]:
-    """Seconds of each variant's fastest run, as a second queue of the same graph would take; the variants take turns.
+def over_plain(plain: Variant, variants: Mapping[str, Variant], rounds: int, steps: int) -> dict[str, float]:
+    """Each variant's time in multiples of plain's: the median over the rounds of its ratio to its two neighbours.
 
-    Each counted run follows one of a single step, in which ComfyUI loads and patches the model: otherwise the turns
-    themselves would cost a variant that patches weights what its user pays only once.
+    Plain runs before and after every variant, so that a machine which grows slower or faster hurts both sides.
     """
-    seconds = dict.fromkeys(variants, float("inf"))
+    ratios: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
+        before = _seconds(plain, steps)
         for name, run in variants.items():
-            run(steps=1)
-            _finish()
-            gc.collect()
-            begin = time.perf_counter()
-            run(steps=steps)
-            _finish()
-            spent = time.perf_counter() - begin
-            seconds[name] = min(seconds[name], spent)
-            print(f"  {name:<24} {spent:8.2f} s", flush=True)
-    return seconds
+            spent, after = _seconds(run, steps), _seconds(plain, steps)
+            ratios[name].append(ratio := spent / ((before + after) / 2))
+            print(f"  {name:<24} {spent:8.2f} s, plain {before:.2f} and {after:.2f} s: {ratio:.3f}", flush=True)
+            before = after
+    return {name: statistics.median(each) for name, each in ratios.items()}
+
+
+def _seconds(run: Variant, steps: int) -> float:
+    """How long a run takes as a second queue of the same graph: the model is loaded and patched by a single step."""
+    run(steps=1)
+    _finish()
+    gc.collect()
+    begin = time.perf_counter()
+    run(steps=steps)
+    _finish()
+    return time.perf_counter() - begin
 
 
 def switch_rows(model: Any, dtype: Any, side: int, steps: int, rounds: int) -> list[Row]:
@@ -53,8 +60,8 @@ def switch_rows(model: Any, dtype: Any, side: int, steps: int, rounds: int) -> l
     with world.stack_of(model, 3, dtype) as stack:
         paint = partial(world.sample, side=side)
         hooked = [world.hooked_switch(stack, conditioning, steps, 1) for conditioning in (positive, negative)]
+        plain = partial(paint, world.chained(model, stack, 1 / 3), positive, negative)
         variants = {
-            "plain": partial(paint, world.chained(model, stack, 1 / 3), positive, negative),
             "switch, tau 5": partial(paint, composed(model, stack, Switch(3, 5)), positive, negative),
             "switch, tau 1": partial(paint, composed(model, stack, Switch(3, 1)), positive, negative),
             "switch, tau 1, rows": partial(paint, composed(model, stack, Switch(3, 1), "rows"), positive, negative),
@@ -63,17 +70,17 @@ def switch_rows(model: Any, dtype: Any, side: int, steps: int, rounds: int) -> l
         if reference := _reference():
             unet = reference.unet_with_loras(3, dtype, model.load_device)
             variants["reference, tau 1"] = partial(reference.switch, unet, 3, 1, side)
-        seconds = best(variants, rounds, steps)
-    where, plain, ours = f"{steps} steps, {side}x{side} latents", seconds["plain"], seconds["switch, tau 1"]
+        times = over_plain(plain, variants, rounds, steps)
+    where, ours = f"{steps} steps, {side}x{side} latents", times["switch, tau 1"]
     hooks_goal = 1.3 if has_gpu() else 1.1
     rows = [
-        Row(f"Switch tau 5, N = 3, {where} / plain", seconds["switch, tau 5"] / plain, 1.02, True),
-        Row(f"Switch tau 1, N = 3, {where} / plain", ours / plain, 1.05, True),
-        Row(f"Switch tau 1 by rows, N = 3, {where} / plain", seconds["switch, tau 1, rows"] / plain),
-        Row(f"hooks graph / Switch tau 1, {where}", seconds["hooks, tau 1"] / ours, hooks_goal),
+        Row(f"Switch tau 5, N = 3, {where} / plain", times["switch, tau 5"], 1.02, True),
+        Row(f"Switch tau 1, N = 3, {where} / plain", ours, 1.05, True),
+        Row(f"Switch tau 1 by rows, N = 3, {where} / plain", times["switch, tau 1, rows"]),
+        Row(f"hooks graph / Switch tau 1, {where}", times["hooks, tau 1"] / ours, hooks_goal),
     ]
-    if "reference, tau 1" in seconds:
-        rows.append(Row(f"reference on diffusers / Switch tau 1, {where}", seconds["reference, tau 1"] / ours))
+    if "reference, tau 1" in times:
+        rows.append(Row(f"reference on diffusers / Switch tau 1, {where}", times["reference, tau 1"] / ours))
     return rows
 
 
@@ -90,8 +97,8 @@ def composite_rows(
         three = type(five)(five.entries[:3])
         paint = partial(world.sample, side=side)
         chained, swap = world.chained(model, three, 1 / 3), composed(model, three, Composite(3), "swap")
+        plain = partial(paint, chained, positive, negative)
         variants = {
-            "plain": partial(paint, chained, positive, negative),
             "plain, batch of 3": partial(paint, chained, positive, negative, batch=3),
             "composite, N = 3": partial(paint, composed(model, three, Composite(3)), positive, negative),
             "composite, N = 5": partial(paint, composed(model, five, Composite(5)), positive, negative),
@@ -103,18 +110,18 @@ def composite_rows(
         if peers and (reference := _reference()):
             unet = reference.unet_with_loras(3, dtype, model.load_device)
             variants["reference, N = 3"] = partial(reference.composite, unet, 3, side)
-        seconds = best(variants, rounds, steps)
-    where, plain, ours = f"{side}x{side} latents", seconds["plain"], seconds["composite, N = 3"]
+        times = over_plain(plain, variants, rounds, steps)
+    where, ours = f"{side}x{side} latents", times["composite, N = 3"]
     rows = [
-        Row(f"Composite, N = 3, {where} / plain", ours / plain, goals[0], True),
-        Row(f"a batch of 3 without branches, {where} / plain", seconds["plain, batch of 3"] / plain),
-        Row(f"Composite, N = 5 / N = 3, over 5 / 3, {where}", seconds["composite, N = 5"] / ours / (5 / 3), 1.0, True),
+        Row(f"Composite, N = 3, {where} / plain", ours, goals[0], True),
+        Row(f"a batch of 3 without branches, {where} / plain", times["plain, batch of 3"]),
+        Row(f"Composite, N = 5 / N = 3, over 5 / 3, {where}", times["composite, N = 5"] / ours / (5 / 3), 1.0, True),
     ]
     if peers:
-        rows.append(Row(f"Composite by swap, N = 3, {where} / plain", seconds["composite, N = 3, swap"] / plain))
-        rows.append(Row(f"hooks graph / Composite, N = 3, {where}", seconds["hooks, N = 3"] / ours, goals[1]))
-    if "reference, N = 3" in seconds:
-        rows.append(Row(f"reference on diffusers / Composite, N = 3, {where}", seconds["reference, N = 3"] / ours))
+        rows.append(Row(f"Composite by swap, N = 3, {where} / plain", times["composite, N = 3, swap"]))
+        rows.append(Row(f"hooks graph / Composite, N = 3, {where}", times["hooks, N = 3"] / ours, goals[1]))
+    if "reference, N = 3" in times:
+        rows.append(Row(f"reference on diffusers / Composite, N = 3, {where}", times["reference, N = 3"] / ours))
     return rows
 
 
@@ -138,7 +145,7 @@ def memory_rows(model: Any, dtype: Any) -> list[Row]:
 def main() -> None:
     """Measures, prints the table, writes benchmarks/results/sampling-<device>.json where all parts were measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each variant that count (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each variant (default: 3)")
     some = f"some of: {', '.join(PARTS)}"
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=some)
     given = parser.parse_args()

@@ -1,0 +1,19 @@
+"""What the benchmarks make of their seconds; nothing is timed here."""
+
+import pytest
+from mixlora.benchmarks import sampling
+
+
+def test_a_drifting_machine_moves_no_ratio(monkeypatch):
+    """It grows slower by a tenth of the first run each time: plain before and after tell what it does in between."""
+    runs = iter(range(1000))
+    cost = {"plain": 1.0, "twice": 2.0, "half": 0.5}
+    monkeypatch.setattr(sampling, "_seconds", lambda run, steps: cost[run] * steps * (1 + next(runs) / 10))
+    found = sampling.over_plain("plain", {"twice": "twice", "half": "half"}, rounds=3, steps=30)
+    assert found == {"twice": pytest.approx(2), "half": pytest.approx(0.5)}
+
+
+def test_one_round_that_was_disturbed_does_not_count(monkeypatch):
+    seconds = iter([10, 10, 10, 10, 35, 10, 10, 11, 10])
+    monkeypatch.setattr(sampling, "_seconds", lambda run, steps: next(seconds))
+    assert sampling.over_plain(print, {"ours": print}, rounds=3, steps=1)["ours"] == pytest.approx(1.1)
