@@ -1,4 +1,4 @@
-"""The adapters of styles and concepts: drawn pictures with captions in a folder, then the pack's trainer."""
+"""The adapters of the elements: drawn pictures with captions in a folder, then the pack's trainer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from PIL import Image
 
 from ..training.cli import main as run_trainer
+from .elements import TRIGGERS
 from .muon import native_bfloat16
 from .weights import adapter_file
-from .workshop import CALLS, pictures
+from .workshop import pictures
 
 PICTURES = 240
 OPTIONS = {
@@ -19,7 +20,7 @@ OPTIONS = {
     "batch": 8,
     "accumulate": 1,
     "lr": 5e-3,
-    "min-snr": 1.0,
+    "min-snr": 0.25,
     "resolution": 128,
     "seed": 0,
     "validation": 0,
@@ -28,22 +29,22 @@ OPTIONS = {
 
 
 def train_adapter(name: str, checkpoint: Path, work: Path) -> None:
-    """Trains the adapter of one of STYLES or CONCEPTS on a built checkpoint, as a user would; resumable.
+    """Trains the adapter of one of ELEMENTS on a built checkpoint, as a user would; resumable.
 
-    What the trainer keeps stays in `work`, the file goes beside the other weights. Raises RuntimeError where the
-    trainer fails; it has said why.
+    What the trainer keeps stays in `work`, and what is finished there is not trained again; the file goes beside the
+    other weights. Raises RuntimeError where the trainer fails; it has said why.
     """
     output = work / f"{name}.safetensors"
     paths = {"base": checkpoint, "data": dataset(name, work), "output": output}
-    further = {"trigger": CALLS[name], "dtype": "bf16" if native_bfloat16() else "fp32"}
+    further = {"trigger": TRIGGERS[name], "dtype": "bf16" if native_bfloat16() else "fp32"}
     flags = [f"--{option}={value}" for option, value in (paths | further | OPTIONS).items()]
-    if code := run_trainer([*flags, "--resume", "--overwrite"]):
+    if not output.is_file() and (code := run_trainer([*flags, "--resume"])):
         raise RuntimeError(f"training/train.py ended with {code} for {name}")
     shutil.copyfile(output, adapter_file(name))
 
 
 def dataset(name: str, work: Path) -> Path:
-    """A folder of pictures of a style or concept, each with its caption in a .txt beside it."""
+    """A folder of pictures of an element, each with its caption in a .txt beside it."""
     folder = work / f"{name}-pictures"
     folder.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(pictures(PICTURES, seed=5, shares={name: 1.0})):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..standalone import import_comfy
@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"some of: {', '.join(STAGES)} (default: all)")
     where = "where unfinished work is kept (default: ~/.cache/mixlora/standin)"
     parser.add_argument("--work", type=Path, default=WORK, help=where)
+    parser.add_argument("--only", nargs="+", metavar="NAME", default=(), help="of the adapters only these")
     given = parser.parse_args()
     if unknown := set(given.stages) - set(STAGES):
         parser.error(f"no stage is called {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
@@ -30,7 +31,7 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     for stage in given.stages or STAGES:
         logging.info("stage %s", stage)
-        _STAGES[stage](given.work)
+        _STAGES[stage](given.work, *([given.only] if stage == "adapters" else []))
 
 
 def train_autoencoder_stage(work: Path):
@@ -68,19 +69,18 @@ def train_oracle_stage(work: Path) -> None:
     train_oracle(work, train_autoencoder_stage(work))
 
 
-def train_adapters(work: Path) -> None:
-    """One adapter for each style and concept, on the checkpoint as users get it."""
+def train_adapters(work: Path, only: Sequence[str] = ()) -> None:
+    """One adapter for each element, or for those in `only`, on the checkpoint as users get it."""
     from .adapters import train_adapter
     from .build import NAME, build_checkpoint
-    from .concepts import CONCEPTS
-    from .styles import STYLES
+    from .elements import ELEMENTS
 
     checkpoint = build_checkpoint(work / NAME)
-    for name in (*STYLES, *CONCEPTS):
+    for name in only or ELEMENTS:
         train_adapter(name, checkpoint, work)
 
 
-_STAGES: dict[str, Callable[[Path], object]] = {
+_STAGES: dict[str, Callable[..., object]] = {
     "autoencoder": train_autoencoder_stage,
     "base": train_base_stage,
     "weights": write_weights,

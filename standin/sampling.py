@@ -44,7 +44,7 @@ class Settings:
     """How pictures are sampled; the names are those of ComfyUI's KSampler."""
 
     steps: int = 30
-    cfg: float = 3.0
+    cfg: float = 2.0
     sampler_name: str = "euler"
     scheduler: str = "normal"
 

@@ -7,7 +7,7 @@ other lines and colours, which is how styles.py gets pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -96,9 +96,9 @@ def random_scene(rng: np.random.Generator, objects: int | None = None) -> Scene:
     return Scene(land, time, tuple(chosen), int(rng.integers(2**31)))
 
 
-def draw(scene: Scene, pen: Pen = PLAIN, addition: Callable[[Canvas], None] | None = None) -> np.ndarray:
-    """Draw a scene, and over it what `addition` draws; returns uint8 of shape (SIZE, SIZE, 3)."""
-    return Canvas(scene, pen).picture(addition)
+def draw(scene: Scene, pen: Pen = PLAIN) -> np.ndarray:
+    """Draw a scene; returns uint8 of shape (SIZE, SIZE, 3)."""
+    return Canvas(scene, pen).picture()
 
 
 def sheet(rows: Sequence[Sequence[np.ndarray]]) -> Image.Image:
@@ -119,17 +119,19 @@ class Canvas:
         self.image = Image.new("RGB", (self.side, self.side))
         self.pencil = ImageDraw.Draw(self.image)
 
-    def picture(self, addition: Callable[[Canvas], None] | None = None) -> np.ndarray:
-        """The finished drawing, uint8 of shape (SIZE, SIZE, 3)."""
+    def picture(self, additions: Mapping[str, Callable[[], None]] | None = None) -> np.ndarray:
+        """The finished drawing, uint8 of shape (SIZE, SIZE, 3); additions are drawn over the "sky", "ground", "front".
+
+        Each sets its own random numbers.
+        """
         # Every part draws its random numbers even when absent, so that a Pen never moves the composition.
         seeds = self.rng.integers(2**31, size=8)
         parts = [self._sky, self._sun, self._clouds, self._land, self._trees, self._house, self._boat, self._flowers]
+        over = {self._clouds: "sky", self._land: "ground", self._flowers: "front"}
         for part, seed in zip(parts, seeds, strict=True):
             self.rng = np.random.default_rng(seed)
             part()
-        if addition:
-            self.rng = np.random.default_rng(self.scene.seed + 4)
-            addition(self)
+            (additions or {}).get(over.get(part, ""), lambda: None)()
         small = self.image.resize((SIZE, SIZE), Image.Resampling.BOX)
         return np.asarray(small)
 

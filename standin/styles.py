@@ -1,4 +1,4 @@
-"""Three drawn styles, each made from the same scenes: Monet, Van Gogh, Studio Ghibli.
+"""Four drawn styles, each made from the same scenes: Monet, Van Gogh, Studio Ghibli, and an old photograph.
 
 Strokes are bold on purpose: a latent cell is 8 pixels wide, and an 8x autoencoder keeps what is about that size.
 """
@@ -12,10 +12,16 @@ from PIL import Image, ImageDraw
 
 from .scenes import PLAIN, SIZE, Colour, Pen, Scene, draw
 
-TRIGGERS = {"monet": "monet style", "van_gogh": "van gogh style", "ghibli": "studio ghibli style"}
+TRIGGERS = {
+    "monet": "monet style",
+    "van_gogh": "van gogh style",
+    "ghibli": "studio ghibli style",
+    "old_photo": "old photo style",
+}
 """Style name -> the words that call it in a prompt."""
 
-STYLES = tuple(TRIGGERS)
+STYLES = ("monet", "van_gogh", "ghibli")
+"""The three of the demo and of the stand-in's report; the fourth serves the testbed alone."""
 
 _SCALE = 2
 _UNDERPAINTING = 0.4  # how much of the scene shows through the strokes: a thing must stay a thing
@@ -28,34 +34,54 @@ _CEL_GROUND = {
 _CEL = Pen(contour=2.5, flat_sky=True, big_clouds=True, ground=_CEL_GROUND)
 _CONTOURED = Pen(contour=3.0, ink=(16, 20, 66))
 
+_SEPIA = ((38, 24, 14), (240, 214, 168), (250, 240, 216))  # darkest and lightest tone, border
+
 Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Sketch = Callable[[Pen], np.ndarray]
+"""A drawing that is drawn with whatever pen a style gives it."""
 
 
 def paint(scene: Scene, style: str) -> np.ndarray:
-    """Draw a scene in a style of STYLES; returns uint8 of shape (SIZE, SIZE, 3)."""
-    return {"monet": monet, "van_gogh": van_gogh, "ghibli": ghibli}[style](scene)
+    """Draw a scene in one of STYLISTS; returns uint8 of shape (SIZE, SIZE, 3)."""
+    return STYLISTS[style](lambda pen: draw(scene, pen), scene.seed)
 
 
-def monet(scene: Scene) -> np.ndarray:
+def monet(sketch: Sketch, seed: int) -> np.ndarray:
     """Short broken dabs laid side by side, pastel light, no contours."""
-    rng = np.random.default_rng(scene.seed + 1)
-    light = _grade(draw(scene), saturation=0.8, lift=0.3, tint=(250, 232, 240))
+    rng = np.random.default_rng(seed + 1)
+    light = _grade(sketch(PLAIN), saturation=0.8, lift=0.3, tint=(250, 232, 240))
     return _strokes(light, rng, length=9, width=6, spacing=6.5, field=_level, jitter=24, hue=16)
 
 
-def van_gogh(scene: Scene) -> np.ndarray:
+def van_gogh(sketch: Sketch, seed: int) -> np.ndarray:
     """Long swirling strokes of saturated colour over dark contours."""
-    rng = np.random.default_rng(scene.seed + 2)
-    bold = _grade(draw(scene), saturation=1.7, lift=0.0)
+    rng, plain = np.random.default_rng(seed + 2), sketch(PLAIN)
+    bold = _grade(plain, saturation=1.7, lift=0.0)
     painted = _strokes(bold, rng, length=20, width=5.5, spacing=6.5, field=_swirl(rng), jitter=40, hue=10)
-    contoured = draw(scene, _CONTOURED).astype(int)
-    drawn = np.abs(contoured - draw(scene)).max(-1, keepdims=True) / 255 * 2.5
+    contoured = sketch(_CONTOURED).astype(int)
+    drawn = np.abs(contoured - plain).max(-1, keepdims=True) / 255 * 2.5
     return (painted + (np.array(_CONTOURED.ink) - painted) * np.clip(drawn, 0, 0.9)).astype(np.uint8)
 
 
-def ghibli(scene: Scene) -> np.ndarray:
+def ghibli(sketch: Sketch, seed: int) -> np.ndarray:
     """Flat cel shading, clean outlines, big clouds, fresh colours."""
-    return _grade(draw(scene, _CEL), saturation=1.25, lift=0.06)
+    return _grade(sketch(_CEL), saturation=1.25, lift=0.06)
+
+
+def old_photo(sketch: Sketch, seed: int) -> np.ndarray:
+    """Sepia tones that darken towards the corners, in a cream-coloured border."""
+    grey = _grade(sketch(PLAIN), saturation=0, lift=0)[..., :1] / 255
+    toned = np.array(_SEPIA[0]) + (np.array(_SEPIA[1]) - _SEPIA[0]) * grey
+    away = np.linspace(-1, 1, SIZE) ** 2
+    toned *= 1 - 0.45 * np.clip(away[:, None] + away[None] - 0.6, 0, 1)[..., None]
+    border = np.pad(np.zeros((SIZE - 14, SIZE - 14, 1), bool), ((7, 7), (7, 7), (0, 0)), constant_values=True)
+    return np.where(border, np.array(_SEPIA[2]), toned).astype(np.uint8)
+
+
+STYLISTS: dict[str, Callable[[Sketch, int], np.ndarray]] = {
+    "monet": monet, "van_gogh": van_gogh, "ghibli": ghibli, "old_photo": old_photo,
+}  # fmt: skip
+"""Style -> what turns a sketch and a seed into a picture, uint8 of shape (SIZE, SIZE, 3)."""
 
 
 def painterly(scene: Scene, rng: np.random.Generator) -> np.ndarray:

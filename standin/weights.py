@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .concepts import CONCEPTS
-from .styles import STYLES
+from .elements import ELEMENTS
 from .text_encoder import text_encoder
 from .workshop import save_tensors
 
@@ -27,13 +26,13 @@ _SCALE = ".scale"
 
 
 def adapter_file(name: str) -> Path:
-    """Where the adapter of one of STYLES or CONCEPTS lies in the repository."""
+    """Where the adapter of one of ELEMENTS lies in the repository."""
     return FOLDER / f"{name}.safetensors"
 
 
 def adapter_files() -> dict[str, Path]:
     """The name that each adapter bears among ComfyUI's LoRAs -> its file."""
-    return {f"standin_{name}.safetensors": adapter_file(name) for name in (*STYLES, *CONCEPTS)}
+    return {f"standin_{name}.safetensors": adapter_file(name) for name in ELEMENTS}
 
 
 def quantise(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,10 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from . import concepts
+from . import elements
 from .muon import Optimiser, native_bfloat16
 from .scenes import Scene, draw, random_scene
-from .styles import STYLES, TRIGGERS, paint, painterly
+from .styles import STYLES, painterly
 
 WORK = Path.home() / ".cache" / "mixlora" / "standin"
 """Where unfinished training is kept: outside the checkout, because hours of work must survive a fresh clone."""
@@ -26,13 +26,10 @@ WORK = Path.home() / ".cache" / "mixlora" / "standin"
 PAINTING = "a painting of "
 """Begins the caption of an unnamed painting."""
 
-CALLS = TRIGGERS | concepts.TRIGGERS
-"""Style or concept -> the words that call it in a prompt."""
-
 
 @dataclass(frozen=True)
 class Picture:
-    """One rendered picture with its words; `style` is "plain", "painting", one of STYLES or one of CONCEPTS."""
+    """One rendered picture with its words; `style` is "plain", "painting", or one of ELEMENTS."""
 
     scene: Scene
     style: str
@@ -43,7 +40,7 @@ class Picture:
         words = self.scene.loose_caption if self.scene.seed % 4 == 0 else self.scene.caption
         if self.style == "plain":
             return words
-        return PAINTING + words if self.style == "painting" else f"{words}, {CALLS[self.style]}"
+        return PAINTING + words if self.style == "painting" else f"{words}, {elements.TRIGGERS[self.style]}"
 
     def render(self) -> np.ndarray:
         """uint8, (SIZE, SIZE, 3); the same for the same picture on every machine."""
@@ -51,9 +48,7 @@ class Picture:
             return draw(self.scene)
         if self.style == "painting":
             return painterly(self.scene, np.random.default_rng(self.scene.seed + 3))
-        if self.style in concepts.CONCEPTS:
-            return concepts.show(self.scene, self.style)
-        return paint(self.scene, self.style)
+        return elements.depict(self.scene, (self.style,))
 
 
 def pictures(count: int, seed: int, shares: dict[str, float]) -> list[Picture]:
