@@ -131,9 +131,9 @@ class Residual(nn.Module):
 
 
 class Network(nn.Module):
-    """Pictures (n, 3, 128, 128) in 0..1 -> logits (n, 17) of the four heads; 19 M multiplications a picture."""
+    """Pictures (n, 3, 128, 128) in 0..1 -> logits (n, outputs); 19 M multiplications a picture."""
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: int = sum(HEADS)) -> None:
         super().__init__()
         widths = (12, 24, 48, 96)  # 12: each 2 x 2 block of pixels becomes one place with 12 channels
         stages = []
@@ -141,15 +141,25 @@ class Network(nn.Module):
             conv = nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=False)
             stages += [conv, nn.BatchNorm2d(wide), nn.ReLU(), *([Residual(wide)] if wide > 24 else [])]
         self.body = nn.Sequential(*stages)
-        self.heads = nn.Linear(2 * widths[-1], sum(HEADS))
+        self.heads = nn.Linear(2 * widths[-1], outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, (n, 17)."""
-        features = self.body(F.pixel_unshuffle(x * 2 - 1, 2).contiguous(memory_format=torch.channels_last))
+        """Logits, (n, outputs)."""
+        features = self.body(self.unfolded(x))
         # The mean knows land and light, the maximum finds a boat wherever it is.
         return self.heads(torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1))
 
+    def patches(self, x: Tensor) -> Tensor:
+        """What stands at each of 16 x 16 places, (n, 256, 48): the second stage's features, each of about 40 pixels."""
+        second = next(k for k, layer in enumerate(self.body) if isinstance(layer, Residual))
+        return self.body[: second + 1](self.unfolded(x)).flatten(2).transpose(1, 2)
 
-def new_network() -> Network:
+    @staticmethod
+    def unfolded(x: Tensor) -> Tensor:
+        """The input of `body`: (n, 12, 64, 64)."""
+        return F.pixel_unshuffle(x * 2 - 1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def new_network(outputs: int = sum(HEADS)) -> Network:
     """A network with fresh weights."""
-    return Network().to(memory_format=torch.channels_last)
+    return Network(outputs).to(memory_format=torch.channels_last)

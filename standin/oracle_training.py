@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,31 +75,46 @@ def train_oracle(
     """
     chosen = pictures(count, TRAINING_SEED, dict.fromkeys(MANNERS, 1.0))
     rendered = render_all(chosen, work / "oracle-pictures.npy")
-    decoded = _decoded(autoencoder, rendered[:_DECODED], work / "oracle-decoded.npy") if autoencoder else None
+    decoded = decode(autoencoder, rendered[:_DECODED], work / "oracle-decoded.npy") if autoencoder else None
     labels = Labels.of(chosen)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = new_network().train()
+    fit(network, labels.loss, rendered, decoded, work / "oracle.safetensors", steps, seed)
+    oracle = Oracle(network.eval())
+    oracle.save(path)
+    return oracle
+
+
+def fit(
+    network: nn.Module,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    rendered: np.ndarray,
+    decoded: np.ndarray | None,
+    state: Path,
+    steps: int,
+    seed: int,
+) -> None:
+    """Trains a network on augmented pictures, `loss_of(logits, their numbers)`; a killed run goes on from `state`.
+
+    `decoded` are the first of the pictures after the autoencoder: a quarter of every batch is taken from them.
+    """
     optimiser = Optimiser(network, 0.02, 3e-3, steps)
-    state = work / "oracle.safetensors"
     run = Run(state, steps, seed, optimiser, network.state_dict, network.load_state_dict, every=20)
     began = time.monotonic()
     for done, step in enumerate(run, start=1):
         random = run.generator(step)
-        rows = torch.randint(count, (_BATCH,), generator=random)
+        rows = torch.randint(len(rendered), (_BATCH,), generator=random)
         batch = rendered[rows.numpy()]
         if decoded is not None:
             rows[: _BATCH // 4] %= len(decoded)
             batch[: _BATCH // 4] = decoded[rows[: _BATCH // 4].numpy()]
-        loss = labels.loss(network(augmented(to_tensor(batch), random)), rows)
+        loss = loss_of(network(augmented(to_tensor(batch), random)), rows)
         loss.backward()
         optimiser.step(step)
         if step % 50 == 49:
             pace = (time.monotonic() - began) / done
             log.info("oracle %d/%d loss %.4f %.2f s a step", step + 1, steps, loss.item(), pace)
-    oracle = Oracle(network.eval())
-    oracle.save(path)
-    return oracle
 
 
 def augmented(clean: Tensor, random: torch.Generator) -> Tensor:
@@ -131,12 +146,12 @@ def accuracy(reading: Reading, shown: Sequence[Picture]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _decoded(autoencoder: nn.Module, rendered: np.ndarray, cache: Path) -> np.ndarray:
+def decode(autoencoder: nn.Module, rendered: np.ndarray, cache: Path) -> np.ndarray:
     """The pictures after encoder and decoder, uint8; kept in `cache` for a resumed run."""
     if cache.exists() and len(kept := np.load(cache)) == len(rendered):
         return kept
-    encode, decode = coders(autoencoder)
-    seen = [decode(encode(to_tensor(rendered[start : start + 16]))) for start in range(0, len(rendered), 16)]
+    encode, paint = coders(autoencoder)
+    seen = [paint(encode(to_tensor(rendered[start : start + 16]))) for start in range(0, len(rendered), 16)]
     decoded = torch.cat(seen).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
     with atomic(cache) as path, path.open("wb") as file:
         np.save(file, decoded)

@@ -1,6 +1,7 @@
 """`python -m mixlora.standin.recipe`: trains all of the stand-in from a seed; killed, it goes on where it was.
 
-Autoencoder, UNet, oracle, base weights, checkpoint, adapters, in this order. Hours on two cores, minutes on a GPU.
+Autoencoder, UNet, base weights, the two oracles, checkpoint, adapters, in this order. Hours on two cores, minutes on a
+GPU.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from ..standalone import import_comfy
 from .workshop import WORK
 
-STAGES = ("autoencoder", "base", "weights", "oracle", "adapters")
+STAGES = ("autoencoder", "base", "weights", "oracle", "elements", "adapters")
 
 
 def main() -> None:
@@ -69,6 +70,13 @@ def train_oracle_stage(work: Path) -> None:
     train_oracle(work, train_autoencoder_stage(work))
 
 
+def train_element_oracle_stage(work: Path) -> None:
+    """The testbed's classifier, on the weights as they are shipped."""
+    from .element_training import train_element_oracle
+
+    train_element_oracle(work)
+
+
 def train_adapters(work: Path, only: Sequence[str] = ()) -> None:
     """One adapter for each element, or for those in `only`, on the checkpoint as users get it."""
     from .adapters import train_adapter
@@ -85,6 +93,7 @@ _STAGES: dict[str, Callable[..., object]] = {
     "base": train_base_stage,
     "weights": write_weights,
     "oracle": train_oracle_stage,
+    "elements": train_element_oracle_stage,
     "adapters": train_adapters,
 }
 

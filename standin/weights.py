@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .autoencoder import new_autoencoder
 from .elements import ELEMENTS
 from .text_encoder import text_encoder
 from .workshop import save_tensors
@@ -73,6 +74,16 @@ def save_base(
     packed = {UNET_PREFIX + key: value for key, value in quantise(unet).items()}
     packed |= {VAE_PREFIX + key: value for key, value in vae.items()}
     save_tensors(path, packed, {"format": "pt", "modelspec.title": TITLE, "modelspec.license": "GPL-3.0-or-later"})
+
+
+def committed_autoencoder(base: Path = BASE) -> nn.Module:
+    """The autoencoder as it is shipped, frozen. Raises FileNotFoundError without the weights."""
+    if not base.is_file():
+        raise FileNotFoundError(f"{base}: the stand-in's weights are missing. Check them out, or run `make standin`.")
+    model = new_autoencoder()
+    parts = {key.removeprefix(VAE_PREFIX): value.float() for key, value in load_file(base).items() if VAE_PREFIX in key}
+    model.load_state_dict(parts)
+    return model.requires_grad_(False)
 
 
 def save_checkpoint(path: Path, base: Path = BASE, source: str = "") -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,6 +26,14 @@ WORK = Path.home() / ".cache" / "mixlora" / "standin"
 
 PAINTING = "a painting of "
 """Begins the caption of an unnamed painting."""
+
+
+class Drawable(Protocol):
+    """What can be rendered."""
+
+    def render(self) -> np.ndarray:
+        """uint8, (SIZE, SIZE, 3)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ def pictures(count: int, seed: int, shares: dict[str, float]) -> list[Picture]:
 EVERY_STYLE = {"plain": 0.4, "painting": 0.15} | dict.fromkeys(STYLES, 0.15)
 
 
-def render_all(chosen: list[Picture], cache: Path) -> np.ndarray:
+def render_all(chosen: Sequence[Drawable], cache: Path) -> np.ndarray:
     """Renders pictures, or reads them back; uint8, (n, SIZE, SIZE, 3)."""
     if cache.exists():
         rendered = np.load(cache)

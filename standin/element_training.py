@@ -1,0 +1,123 @@
+"""How the testbed's oracle is trained, how its quality number is calibrated, and how often both are right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from .damage import KINDS, damaged
+from .element_oracle import WEIGHTS, ElementOracle, Quality
+from .elements import CATEGORIES, ELEMENTS, WORLDS, depict
+from .oracle import Network, as_batch, new_network
+from .oracle_training import decode, fit
+from .scenes import Scene, random_scene
+from .weights import committed_autoencoder
+from .workshop import render_all
+
+TRAINING_SEED, BANK_SEED, HELD_OUT_SEED = 6, 7, 1006
+STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
+"""Of the damage that quality is held against."""
+
+_PICTURES, _DECODED, _BANK, _PLACES = 5000, 640, 384, 4096
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A scene with elements in it."""
+
+    scene: Scene
+    names: tuple[str, ...]
+
+    def render(self) -> np.ndarray:
+        """uint8, (SIZE, SIZE, 3)."""
+        return depict(self.scene, self.names)
+
+
+def compositions(count: int, seed: int) -> list[Composition]:
+    """Random pictures: a third with one element, most with any number of one world's, some with none."""
+    rng = np.random.default_rng(seed)
+    return [Composition(random_scene(rng), _some_elements(rng)) for _ in range(count)]
+
+
+def _some_elements(rng: np.random.Generator) -> tuple[str, ...]:
+    if rng.random() < 0.33:
+        return (str(rng.choice(list(ELEMENTS))),)
+    world, share = rng.choice(WORLDS), rng.choice([0.0, 0.5, 0.7, 1.0], p=[0.1, 0.35, 0.35, 0.2])
+    alike = [[e.name for e in ELEMENTS.values() if (e.world, e.category) == (world, kind)] for kind in CATEGORIES]
+    return tuple(str(rng.choice(names)) for names in alike if rng.random() < share)
+
+
+def labels(chosen: Sequence[Composition]) -> Tensor:
+    """(n, 22): 1 where an element was drawn."""
+    return torch.tensor([[float(name in each.names) for name in ELEMENTS] for each in chosen])
+
+
+def train_element_oracle(
+    work: Path, steps: int = 1800, seed: int = 0, count: int = _PICTURES, path: Path = WEIGHTS
+) -> ElementOracle:
+    """Trains an oracle on `count` renders and saves it to `path`; a killed run goes on from what lies in `work`."""
+    autoencoder = committed_autoencoder()
+    chosen = compositions(count, TRAINING_SEED)
+    rendered = render_all(chosen, work / "elements-pictures.npy")
+    seen = decode(autoencoder, rendered[:_DECODED], work / "elements-decoded.npy")
+    asked = labels(chosen)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = new_network(len(ELEMENTS)).train()
+
+    def loss_of(logits: Tensor, rows: Tensor) -> Tensor:
+        return 8 * F.binary_cross_entropy_with_logits(logits, asked[rows])
+
+    fit(network, loss_of, rendered, seen, work / "elements.safetensors", steps, seed)
+    real = render_all(compositions(2 * _BANK, BANK_SEED), work / "elements-bank.npy")
+    real = decode(autoencoder, real, work / "elements-bank-decoded.npy")
+    oracle = ElementOracle(network.eval(), calibrated(network, real))
+    oracle.save(path)
+    return oracle
+
+
+@torch.no_grad()
+def calibrated(network: Network, real: np.ndarray) -> Quality:
+    """The bank from the first half of real pictures (uint8), its two ends from the second half and its ruins."""
+    first, second = real[: len(real) // 2], real[len(real) // 2 :]
+    places = torch.cat([network.patches(part) for part in as_batch(first).split(32)]).flatten(0, 1)
+    scale = places.std(0).clamp(min=1e-3)
+    chosen = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[:_PLACES]
+    quality = Quality((places[chosen] / scale).half().float(), scale, torch.tensor([0.0, 1.0]))
+
+    def typical(seen: np.ndarray) -> float:
+        return float(torch.cat([quality.strangeness(network, part) for part in as_batch(seen).split(32)]).median())
+
+    ruins = [typical(damaged(second, kind, 1.0)) for kind in KINDS]
+    return Quality(quality.bank, scale, torch.tensor([typical(second), float(np.median(ruins))]))
+
+
+def balanced_accuracy(present: np.ndarray, chosen: Sequence[Composition]) -> dict[str, float]:
+    """For each element, the mean of how often it is seen where it is and not seen where it is not; in 0..1."""
+    there, seen = labels(chosen).numpy() > 0.5, present > 0.5
+    return {
+        name: float((seen[there[:, k], k].mean() + 1 - seen[~there[:, k], k].mean()) / 2)
+        for k, name in enumerate(ELEMENTS)
+    }
+
+
+def quality_by_damage(oracle: ElementOracle, sound: np.ndarray) -> dict[str, list[float]]:
+    """Kind of damage -> the mean quality of uint8 pictures without it and with it in each of STRENGTHS."""
+    whole = float(oracle.read(sound).quality.mean())
+    return {
+        kind: [whole, *(float(oracle.read(damaged(sound, kind, strength)).quality.mean()) for strength in STRENGTHS)]
+        for kind in KINDS
+    }
+
+
+def falls_with_damage(curves: dict[str, list[float]]) -> float:
+    """The smallest, over the kinds of damage, of -Spearman's correlation of strength and mean quality."""
+    found = [spearmanr((0.0, *STRENGTHS), curve) for curve in curves.values()]
+    return min(-float(each.statistic) for each in found)  # type: ignore[attr-defined]
