@@ -57,6 +57,8 @@ class Painter:
 
         if digests(self.testbed, job.set) != job.files:
             raise EvaluationError("the files here are not those that the job names; read the plan again.")
+        if unknown := unknown_samplers([job]):  # ComfyUI would take another one
+            raise EvaluationError(" ".join(unknown))
         how, (model, clip, vae) = job.sampling, self._loaded(job.set.world)
         model, encode = policy(job.method).apply(model, clip, self._stack(job.set, job.method.strength))
         with torch.inference_mode():

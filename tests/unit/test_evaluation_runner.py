@@ -1,0 +1,147 @@
+"""Runs are resumable after any kill, a failing job stops no other, and progress counts the work that is left."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mixlora.evaluation import cli, runner
+from mixlora.evaluation.jobs import EvaluationError, Method
+from mixlora.evaluation.painting import Painted, png
+from mixlora.evaluation.runner import Outcome, Progress, missing, open_results, paint
+from mixlora.evaluation.store import Store
+from PIL import Image
+
+SCRIPT = Path(__file__).with_name("evaluation_process.py")
+_spec = importlib.util.spec_from_file_location("evaluation_process", SCRIPT)
+assert _spec and _spec.loader
+process = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(process)
+
+
+def complete(folder, count):
+    """Whether every job has its row, its picture is the right one, and nothing else lies there."""
+    with Store(folder) as store:
+        pictures = store.pictures()
+    jobs = process.jobs(count)
+    assert set(pictures) == {job.key for job in jobs}
+    for job in jobs:
+        np.testing.assert_array_equal(np.asarray(Image.open(pictures[job.key].path)), process.picture(job))
+    files = {path for path in (folder / "pictures").rglob("*") if path.is_file()}
+    return files == {picture.path for picture in pictures.values()}
+
+
+def test_killed_again_and_again_nothing_is_lost_and_nothing_counted_twice(tmp_path):
+    count, kept = 200, 0
+    command = [sys.executable, str(SCRIPT), str(tmp_path), str(count)]
+    for delay in (0.0, 0.03, 0.1):
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert running.stdout is not None and running.stdout.readline() == "begun\n"
+        deadline = time.monotonic() + 60
+        while len(list((tmp_path / "pictures").glob("*/*.png"))) <= kept and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(delay)  # it may be anywhere in its work
+        running.kill()
+        running.wait()
+        with Store(tmp_path) as store:
+            rows = store.pictures()
+        lying = {path.stem for path in (tmp_path / "pictures").glob("*/[!.]*.png")}
+        assert set(rows) <= lying and len(lying - set(rows)) <= 1, "the picture in hand at most"
+        assert len(rows) >= kept
+        kept = len(lying)
+    with open_results(tmp_path) as store:
+        assert len(missing(store, process.jobs(count))) == count - len(rows)
+    assert process.run(tmp_path, count).painted == count - len(rows)
+    assert complete(tmp_path, count)
+    assert process.run(tmp_path, count) == Outcome()
+
+
+def test_a_picture_that_vanished_is_painted_again(tmp_path):
+    process.run(tmp_path, 5)
+    with Store(tmp_path) as store:
+        gone = store.pictures()[process.jobs(5)[2].key].path
+    gone.unlink()
+    assert process.run(tmp_path, 5).painted == 1
+    assert complete(tmp_path, 5)
+
+
+def test_asked_to_stop_it_ends_after_the_picture_in_hand(tmp_path):
+    said = []
+    outcome = process.run(tmp_path, 9, stop=lambda: bool(said), say=said.append)
+    assert (outcome.painted, outcome.left) == (1, 8)
+    assert process.run(tmp_path, 9).painted == 8
+    assert complete(tmp_path, 9)
+
+
+def test_a_job_that_fails_is_named_and_the_others_are_painted(tmp_path):
+    said = []
+
+    def source(jobs, stop):
+        for job in jobs:
+            yield Painted(job, error="TensorError: torn") if job.seed == 1 else Painted(job, png(process.picture(job)))
+
+    with open_results(tmp_path) as store:
+        outcome = paint(store, process.jobs(3), source, lambda: False, said.append)
+        assert outcome.painted == 2 and [done.job.seed for done in outcome.failed] == [1]
+        assert said.count("FAILED merge: tower + snow (noise 1): TensorError: torn") == 1
+        assert [job.seed for job in missing(store, process.jobs(3))] == [1], "the next run tries it again"
+
+
+def test_two_runs_do_not_paint_into_one_folder(tmp_path):
+    with (
+        open_results(tmp_path),
+        pytest.raises(EvaluationError, match="Another run paints into"),
+        open_results(tmp_path),
+    ):
+        pass
+    with open_results(tmp_path):
+        pass
+
+
+def test_equal_pictures_are_painted_once_and_checkpoints_stay_together(tmp_path):
+    jobs = [replace(job, files=(str(job.seed % 2) * 64,)) for job in process.jobs(4)]
+    with open_results(tmp_path) as store:
+        todo = missing(store, [*jobs, *(replace(job, label="other name") for job in jobs)])
+    assert [job.seed for job in todo] == [0, 2, 1, 3]
+
+
+def test_time_left_counts_composite_n_times(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
+    merge = process.jobs(1)[0]
+    composite = replace(merge, label="composite", method=Method("composite", {"text": "own"}))
+    progress = Progress([merge, composite, composite])
+    now[0] = 60.0
+    assert progress.count(Painted(merge, b"png", 58.0)).startswith("1/3  4:00 left   58.0 s  merge: tower + snow")
+    now[0] = 61.0
+    assert progress.count(Painted(composite, b"png")) == "", "not a line for every picture"
+    now[0] = 62.0
+    assert progress.count(Painted(composite, b"png")).startswith("3/3  0:00 left"), "but one for the last"
+
+
+def test_command_line(capsys, tmp_path):
+    assert cli.main([]) == 0
+    said = capsys.readouterr().out
+    assert all(f"  {name} " in said for name in cli.COMMANDS)
+    assert cli.main(["ran"]) == 2
+    assert "Unknown command 'ran'" in capsys.readouterr().err
+    assert cli.main(["run", str(tmp_path / "absent.toml")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "absent.toml" in said
+    assert cli.main(["run", str(tmp_path / "absent.toml"), "--workers", "2"]) == 1
+    assert "needs --ray" in capsys.readouterr().err
+
+
+def test_interrupted_says_that_it_is_kept(monkeypatch, capsys):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", interrupted)
+    assert cli.main(["run", "plan.toml"]) == 130
+    assert "what is finished is kept" in capsys.readouterr().err
