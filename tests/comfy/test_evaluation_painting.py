@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +72,8 @@ def by_hand(testbed):
     """The picture as the graph of nodes paints it, from the loaded checkpoint up."""
     import comfy.sd
 
-    model, clip, vae = comfy.sd.load_checkpoint_guess_config(str(testbed.checkpoint("")))[:3]
+    loaded: Any = comfy.sd.load_checkpoint_guess_config(str(testbed.checkpoint("")))
+    model, clip, vae = loaded[:3]
 
     def stack(strength):
         files = [lora_file.read(testbed.adapter(name)) for name in CHOSEN.elements]
@@ -87,8 +90,7 @@ def by_hand(testbed):
         }  # fmt: skip
         prompts = job(testbed, kind).prompt, job(testbed, kind).negative
         if kind in ("none", "merge"):
-            import nodes
-
+            nodes: Any = importlib.import_module("nodes")  # ComfyUI's
             mixed = MixLoRAWeights.execute(model, mode, 1.0, 0.0, clip, stack(strength)).args if kind == "merge" else ()
             patched, reader = mixed[:2] if mixed else (model, clip)
             texts = [read(reader, text) for text in prompts]
@@ -239,8 +241,7 @@ def test_the_negative_prompts_of_composlora_are_one_chunk():
         assert len(whole) > 1 and cut == whole[:1], "what the paper's library reads"
 
 
-def test_results_are_from_this_plan_only_where_files_are_the_same(painted):
-    with pytest.raises(EvaluationError, match="cannot be read"):
-        digests(
-            SimpleNamespace(checkpoint=lambda world: painted.path.with_name("absent"), vae=lambda world: None), CHOSEN
-        )
+def test_a_file_that_is_gone_is_named(painted):
+    absent: Any = SimpleNamespace(checkpoint=lambda world: painted.path.with_name("absent"), vae=lambda world: None)
+    with pytest.raises(EvaluationError, match="absent cannot be read"):
+        digests(absent, CHOSEN)
