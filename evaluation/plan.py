@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -44,12 +46,12 @@ def read_plan(path: Path) -> Plan:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        import tomllib
+        toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     except ImportError as error:
-        raise EvaluationError(f"{path}: plans need Python 3.11 or newer, which reads TOML files.") from error
+        raise EvaluationError(f"{path}: on Python 3.10 plans need a reader of TOML: pip install tomli.") from error
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return toml.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # of both a TOMLDecodeError is a ValueError
         raise EvaluationError(f"{path}: not a readable TOML file ({error}).") from error
 
 

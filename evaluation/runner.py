@@ -46,8 +46,13 @@ class Outcome:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `run`."""
     parser.add_argument("plan", type=Path, help="the plan, a TOML file")
-    parser.add_argument("--results", type=Path, metavar="FOLDER", help="default: evaluation_output/TESTBED")
     parser.add_argument("--judge", action="store_true", help="let the oracle read the pictures afterwards (stand-in)")
+    add_places(parser)
+
+
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """Where results lie, and where pictures are painted."""
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="default: evaluation_output/TESTBED")
     parser.add_argument(
         "--ray",
         nargs="?",
@@ -65,8 +70,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Paints; 0 all there, 1 some failed, 128 + n where signal n stopped it."""
-    if arguments.workers is not None and (arguments.ray is None or arguments.workers < 1):
-        raise EvaluationError(f"--workers {arguments.workers} needs --ray and a number of 1 or more.")
     with Stop() as stop:
         outcome = paint_plan(read_plan(arguments.plan), arguments, stop)
         if stop():
@@ -80,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def paint_plan(plan: Plan, arguments: argparse.Namespace, stop: Callable[[], bool]) -> Outcome:
     """Paints what is missing of a plan in this process or with Ray, prints what happens. Raises EvaluationError."""
+    if arguments.workers is not None and (arguments.ray is None or arguments.workers < 1):
+        raise EvaluationError(f"--workers {arguments.workers} needs --ray and a number of 1 or more.")
     if arguments.ray is None:
         standalone.import_comfy()
     jobs = plan.jobs()

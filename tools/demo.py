@@ -20,8 +20,8 @@ from PIL import Image
 
 from .. import standalone
 from ..mixlora_core.contact_sheet import Cell, Row, contact_sheet
+from ..standin import elements
 from ..standin.styles import TRIGGERS
-from ..standin.workshop import CALLS
 from . import comfyui as installation
 from . import links, standin_files, workflows
 from .client import Client, NodeError, Picture, Result
@@ -71,7 +71,7 @@ def shots() -> Iterator[Shot]:
 
 def comparison(scene: str, loras: Sequence[str]) -> Json:
     """The example workflow that compares METHODS, for these LoRAs: they are called in the prompt after the scene."""
-    prompt = ", ".join([scene, *(CALLS[name] for name in loras)])
+    prompt = ", ".join([scene, *(elements.TRIGGERS[name] for name in loras)])
     prefix = f"mixlora/compared_{len(loras)}"
     drawn = workflows.compared(workflows.STANDIN, prefix, prompt, dict.fromkeys(loras, 1.0))
     return drawn.saved(f"{len(loras)} LoRAs compared")

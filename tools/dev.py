@@ -33,6 +33,7 @@ class Command(NamedTuple):
 
 TRAIN, REPORT = ["mixlora.standin.recipe"], ["mixlora.standin.report"]
 BENCH, BENCH_TRAIN = ["mixlora.benchmarks.sampling"], ["mixlora.benchmarks.training"]
+TESTBED = ["mixlora.evaluation", "testbed"]
 DEMO, SERVE, ARCHIVE = (["mixlora.tools." + name] for name in ("demo", "serve", "archive"))
 WORKFLOWS, THUMBNAILS = ["mixlora.tools.workflows"], ["mixlora.tools.thumbnails"]
 
@@ -47,6 +48,7 @@ COMMANDS = {
     "thumbnails": Command("paint example_workflows/*.jpg again", [THUMBNAILS]),
     "standin": Command("train the stand-in again from its seed (hours on a CPU)", [TRAIN], True, True),
     "standin-report": Command("measure the stand-in and print the table", [REPORT], True, True),
+    "testbed": Command("paint, judge and report the small testbed (ARGS: another plan)", [TESTBED], True, True),
     "bench": Command("measure the samplers against ComfyUI's own ways and print the table", [BENCH], True, True),
     "bench-train": Command("measure the trainer against other trainers and print the table", [BENCH_TRAIN], True, True),
     "archive": Command("build the archive that the ComfyUI Registry would", [ARCHIVE]),

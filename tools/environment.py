@@ -32,7 +32,7 @@ def setup(*, development: bool) -> Path:
     requirements = without_left_out(folder / "requirements.txt")
     install("runtime", [*RUNTIME, "-r", str(requirements), "-e", str(standalone.ROOT)], made_from=[requirements])
     if development:
-        install("development", ["-e", f"{standalone.ROOT}[dev,train]"])
+        install("development", ["-e", f"{standalone.ROOT}[dev,train,evaluate]"])
     name = links.link_pack(folder / "custom_nodes")
     print(f"ComfyUI {comfyui.version(folder)} at {folder}, the pack is its custom_nodes/{name}", flush=True)
     return folder

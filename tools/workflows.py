@@ -60,8 +60,8 @@ THREE = (
     "equal mix of van gogh texture, monet lighting and studio ghibli animation style"
 )
 LOUD = {"monet": 0.15, "van_gogh": 0.7, "ghibli": 0.15}
-EQUAL = dict.fromkeys(STYLES, round(1 / 3, 4))
-FULL = dict.fromkeys(STYLES, 1.0)
+EQUAL: dict[str, float] = dict.fromkeys(STYLES, round(1 / 3, 4))
+FULL: dict[str, float] = dict.fromkeys(STYLES, 1.0)
 SAMPLING = (42, "fixed", 30, 2.0, "euler", "normal", 1.0)
 """Seed, what happens to it after, steps, guidance, sampler, scheduler, denoise."""
 

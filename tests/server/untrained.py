@@ -11,8 +11,8 @@ import torch
 from mixlora.standin.autoencoder import new_autoencoder
 from mixlora.standin.base import new_unet
 from mixlora.standin.build import NAME
+from mixlora.standin.elements import TRIGGERS
 from mixlora.standin.weights import save_base, save_checkpoint
-from mixlora.standin.workshop import CALLS
 from mixlora.tools.standin_files import LORAS
 from safetensors.torch import save_file
 
@@ -31,7 +31,7 @@ def place(models: Path) -> None:
     save_base(dict(unet.named_parameters()), new_autoencoder(), 0.0, 1.0, packed)
     save_checkpoint(models / "checkpoints" / NAME, packed)
     for style, name in LORAS.items():
-        save_file(_adapter(unet), models / "loras" / name, {"modelspec.trigger_phrase": CALLS[style]})
+        save_file(_adapter(unet), models / "loras" / name, {"modelspec.trigger_phrase": TRIGGERS[style]})
 
 
 def _adapter(unet: torch.nn.Module) -> dict[str, torch.Tensor]:
