@@ -1,13 +1,17 @@
 """The testbed: does a method compose better than another, and by how much?
 
     testbeds.py, composlora.py   what there is to compose: elements, sets, prompts, adapter files
-    plan.py, jobs.py, methods.py a plan in TOML -> the pictures to paint, each a Job
+    plan.py, planned.py          a plan in TOML, checked -> the pictures to paint, each a Job
+    methods.py                   ways to compose: parameters, and how they patch a model
+    jobs.py                      the values that all of these share
     runner.py, painting.py, cluster.py   paint what is missing, in this process or on many machines
     store.py                     what was found: one SQLite file, pictures beside it
     judges/                      oracle, CLIP, a vision-language model: scores of pictures
     rating/                      a local page on which people compare pictures
     statistics.py, report.py     intervals, wins, correlations; one HTML file
     cli.py                       `python -m mixlora.evaluation`: run, judge, report, rate, ...
+    chain.py, check.py           `make testbed`: one after the other; is everything there?
+    plans/                       the plans of the experiments
 
 Imports run from the bottom up: nothing above imports what stands below it.
 """

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +42,7 @@ def complete(folder, count):
 
 
 def test_killed_again_and_again_nothing_is_lost_and_nothing_counted_twice(tmp_path):
-    count, kept = 200, 0
+    count, kept = 60, 0
     command = [sys.executable, str(SCRIPT), str(tmp_path), str(count)]
     for delay in (0.0, 0.03, 0.1):
         running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -134,8 +138,13 @@ def test_command_line(capsys, tmp_path):
     assert cli.main(["run", str(tmp_path / "absent.toml")]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: ") and "absent.toml" in said
-    assert cli.main(["run", str(tmp_path / "absent.toml"), "--workers", "2"]) == 1
-    assert "needs --ray" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("ray", "workers"), [(None, 2), ("", 0)])
+def test_workers_need_ray_and_one_at_least(ray, workers):
+    arguments: Any = SimpleNamespace(ray=ray, workers=workers)
+    with pytest.raises(EvaluationError, match=f"--workers {workers} needs --ray and a number"):
+        runner.paint_plan(None, arguments, lambda: False)  # type: ignore[arg-type]
 
 
 def test_interrupted_says_that_it_is_kept(monkeypatch, capsys):
@@ -145,3 +154,16 @@ def test_interrupted_says_that_it_is_kept(monkeypatch, capsys):
     monkeypatch.setattr(runner, "run", interrupted)
     assert cli.main(["run", "plan.toml"]) == 130
     assert "what is finished is kept" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_a_run_in_order(monkeypatch, tmp_path, number):
+    def paint_plan(plan, arguments, stop):
+        os.kill(os.getpid(), number)
+        return process.run(tmp_path, 5, stop, lambda line: None)
+
+    monkeypatch.setattr(runner, "read_plan", lambda path: None)
+    monkeypatch.setattr(runner, "paint_plan", paint_plan)
+    assert cli.main(["run", "plan.toml"]) == 128 + number
+    assert process.run(tmp_path, 5).painted == 5, "none was begun after the signal, the store is whole"
