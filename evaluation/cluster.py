@@ -7,6 +7,7 @@ another takes its place; a job is in one pair of hands at a time, so nothing is 
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -49,7 +50,11 @@ class Cluster:
         gpus = int(have.get("GPU", 0))
         self._number = self._wanted or gpus or len(ray.nodes())
         share = have.get("CPU", 1.0) / self._number
-        self._share = {"num_gpus": 1} if gpus else {"num_cpus": float(int(share)) if share >= 1 else share}
+        self._share = (
+            {"num_gpus": min(1.0, gpus / self._number)}
+            if gpus
+            else {"num_cpus": float(int(share)) if share >= 1 else share}
+        )
         self._threads = max(1, int(share))
         return self
 
@@ -65,12 +70,18 @@ class Cluster:
         starting = dict(self._start() for _ in range(min(self._number, len(jobs))))
         busy: dict[Any, tuple[Any, Job]] = {}
         idle: list[Any] = []
+        since = time.monotonic()
         while busy or (queue and not stop()):
             while queue and idle and not stop():
                 worker = idle.pop()
                 job = queue.popleft()
                 busy[worker.paint.remote(asdict(job))] = worker, job
             ready, _ = self._ray.wait([*busy, *starting], timeout=1.0)
+            if ready or busy:
+                since = time.monotonic()
+            elif time.monotonic() - since > PATIENCE:
+                print(f"still waiting for a worker; Ray has {self._ray.cluster_resources()}", flush=True)
+                since = time.monotonic()
             for reference in ready:
                 worker, job = busy.pop(reference) if reference in busy else (starting.pop(reference), None)
                 try:

@@ -41,6 +41,7 @@ class ComposLoRA:
     def __init__(self, checkpoints: str = "", vae: str = "", loras: str = "") -> None:
         """Folders; an empty one means ComfyUI's own folders of that kind."""
         self.options: Mapping[str, Any] = {"checkpoints": checkpoints, "vae": vae, "loras": loras}
+        self._known: dict[str, Path] = {}
         data = json.loads(_DATA.read_text(encoding="utf-8"))
         self.strength: float = data["strength"]
         self.categories: tuple[str, ...] = tuple(data["categories"])
@@ -100,6 +101,8 @@ class ComposLoRA:
         return self.worlds[world]
 
     def _one(self, kind: str, name: str, pattern: str) -> Path:
+        if kind + name in self._known:
+            return self._known[kind + name]
         roots = self._folders(kind)
         files = [
             path
@@ -111,6 +114,7 @@ class ComposLoRA:
             found = f"{_listed(files)} are there" if files else f"no file like {pattern}.safetensors"
             advice = "leave one in the folder that [folders] names" if files else f"it is {name} on Hugging Face"
             raise EvaluationError(f"{name}: {found} in {_listed(roots)}; {advice}.")
+        self._known[kind + name] = files[0]
         return files[0]
 
     def _folders(self, kind: str) -> list[Path]:

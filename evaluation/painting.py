@@ -34,7 +34,7 @@ class Painted:
 
 @dataclass(eq=False)
 class Painter:
-    """Paints a testbed's jobs. Files are read when first needed; one checkpoint is kept, and all adapters.
+    """Paints a testbed's jobs. Files are read when first needed; one checkpoint and its adapters are kept.
 
     `import_comfy` must have been called.
     """
@@ -90,6 +90,7 @@ class Painter:
         files = checkpoint, other = self.testbed.checkpoint(world), self.testbed.vae(world)
         if files != self._loaded_from:
             self._models = None  # two of them may not fit
+            self._files.clear()
             model, clip, vae = comfy.sd.load_checkpoint_guess_config(str(checkpoint))[:3]
             if other is not None:
                 vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(other)))

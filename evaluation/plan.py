@@ -184,6 +184,11 @@ class _Reader:
             elif one.name in names:
                 self.problems.append(f"{where}a set {one.name!r} exists already; give another name.")
             else:
+                try:
+                    testbed.sampling(one.world)
+                except EvaluationError as error:
+                    self.problems.append(f"{where}{error}")
+                    continue
                 made.append(one)
                 names.add(one.name)
         return made

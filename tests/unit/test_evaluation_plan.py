@@ -190,6 +190,17 @@ def test_custom_sets_may_mix_worlds_and_categories(plan):
     assert made.jobs()[0].prompt.endswith(", monet style, studio ghibli style")
 
 
+def test_the_worlds_of_composlora_do_not_mix(plan, tmp_path):
+    with pytest.raises(EvaluationError) as caught:
+        plan(
+            '[[sets.custom]]\nelements = ["Son Goku", "Umbrella"]\n[methods.a]\nkind = "swich"',
+            'testbed = "composlora"\n[folders]\nloras = "."',
+        )
+    said = str(caught.value)
+    assert "[[sets.custom]] 1: anime and reality: ComposLoRA's two worlds have no common checkpoint" in said
+    assert "kind 'swich' is unknown" in said
+
+
 def test_a_spread_is_even_and_a_larger_one_contains_it():
     testbed = StandinTestbed()
     few, more = spread(testbed.sets, 6), spread(testbed.sets, 24)
