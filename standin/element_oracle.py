@@ -1,7 +1,8 @@
 """The testbed's oracle: which of the twenty-two elements a picture shows, and how sound the picture is.
 
-Quality is read locally, as PatchCore finds defects (arXiv 2106.08265): each of 16 x 16 places of a picture is compared
-with the nearest of many places in real renders, so that a composition that nobody has drawn yet is no defect.
+Quality is a distance, as in the Fréchet inception distance (arXiv 1706.08500) but of single pictures: how far what the
+network's first layers see of a picture is from what they see of real renders. These layers know strokes, edges and
+colours and no things, so that a composition which nobody has drawn yet is no defect.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,7 +21,7 @@ from .oracle import Network, as_batch, new_network
 from .workshop import save_tensors
 
 WEIGHTS = Path(__file__).parent / "weights" / "elements.safetensors"
-_BANK, _SCALE, _ENDS = "quality.bank", "quality.scale", "quality.ends"
+_MEAN, _WHITENING, _ENDS = "quality.mean", "quality.whitening", "quality.ends"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,20 +48,19 @@ _PLACE = {name: place for place, name in enumerate(ELEMENTS)}
 
 @dataclass(frozen=True, eq=False)
 class Quality:
-    """A bank of what places in real renders look like, and the distances that mean sound and destroyed."""
+    """What real renders look like after the autoencoder, and the distances that mean sound and destroyed."""
 
-    bank: Tensor
-    """(m, 48): features of places, divided by `scale`."""
-    scale: Tensor
-    """(48,): each feature's deviation over real renders."""
+    mean: Tensor
+    """(148,): of `texture` over real renders."""
+    whitening: Tensor
+    """(148, 148): makes the Mahalanobis distance a length."""
     ends: Tensor
     """(2,): the strangeness of the typical held-out render, and of destroyed pictures."""
 
     def strangeness(self, network: Network, batch: Tensor) -> Tensor:
-        """(n,): the mean distance from the bank of the stranger half of a picture's places."""
-        places = network.patches(batch) / self.scale
-        nearest = torch.cdist(places, self.bank[None]).amin(2)
-        return nearest.sort(1, descending=True).values[:, : nearest.shape[1] // 2].mean(1)
+        """(n,): Mahalanobis distance from real renders, divided by the root of the dimension."""
+        away = (texture(network, batch) - self.mean) @ self.whitening
+        return away.square().mean(1).sqrt()
 
     def __call__(self, network: Network, batch: Tensor) -> Tensor:
         """(n,) in 0..1, linear between the two ends."""
@@ -67,9 +68,22 @@ class Quality:
         return ((destroyed - self.strangeness(network, batch)) / (destroyed - sound)).clamp(0, 1)
 
 
+def texture(network: Network, batch: Tensor) -> Tensor:
+    """(n, 148): logarithms of mean and deviation of the first two stages' features, and of four octaves of detail."""
+    described = []
+    for features in network.early(batch):
+        described += [features.mean((2, 3)), features.std((2, 3))]
+    grey = batch.mean(1, keepdim=True)
+    for _ in range(4):
+        half = F.avg_pool2d(grey, 2)
+        described.append((grey - F.interpolate(half, scale_factor=2)).abs().mean((2, 3)))
+        grey = half
+    return torch.cat(described, 1).add(1e-3).log()
+
+
 @dataclass(frozen=True, eq=False)
 class ElementOracle:
-    """A trained network with its bank, ready to read."""
+    """A trained network with its measure of quality, ready to read."""
 
     network: Network
     quality: Quality
@@ -82,17 +96,17 @@ class ElementOracle:
                 f"{path}: the weights of the testbed's oracle are missing. Check them out, or run `make standin`."
             )
         state = {key: value.float() for key, value in load_file(path).items()}
-        quality = Quality(*(state.pop(key) for key in (_BANK, _SCALE, _ENDS)))
+        quality = Quality(*(state.pop(key) for key in (_MEAN, _WHITENING, _ENDS)))
         network = new_network(len(ELEMENTS))
         network.load_state_dict(state)
         return cls(network.eval(), quality)
 
     def save(self, path: Path) -> None:
-        """Writes the weights as fp16 safetensors."""
-        state = self.network.state_dict() | {
-            _BANK: self.quality.bank, _SCALE: self.quality.scale, _ENDS: self.quality.ends,
-        }  # fmt: skip
-        save_tensors(path, {key: value.half() if value.is_floating_point() else value for key, value in state.items()})
+        """Writes safetensors, the network's weights as fp16."""
+        state = self.network.state_dict()
+        halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+        quality = {_MEAN: self.quality.mean, _WHITENING: self.quality.whitening, _ENDS: self.quality.ends}
+        save_tensors(path, halves | quality)
 
     @torch.no_grad()
     def read(self, seen: Tensor | np.ndarray) -> ElementReading:

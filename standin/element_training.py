@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from .damage import KINDS, damaged
-from .element_oracle import WEIGHTS, ElementOracle, Quality
+from .element_oracle import WEIGHTS, ElementOracle, Quality, texture
 from .elements import CATEGORIES, ELEMENTS, WORLDS, depict
 from .oracle import Network, as_batch, new_network
 from .oracle_training import decode, fit
@@ -21,11 +21,11 @@ from .scenes import Scene, random_scene
 from .weights import committed_autoencoder
 from .workshop import render_all
 
-TRAINING_SEED, BANK_SEED, HELD_OUT_SEED = 6, 7, 1006
+TRAINING_SEED, REAL_SEED, HELD_OUT_SEED = 6, 7, 1006
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Of the damage that quality is held against."""
 
-_PICTURES, _DECODED, _BANK, _PLACES = 5000, 640, 384, 4096
+_PICTURES, _DECODED, _REAL = 5000, 640, 768
 
 
 @dataclass(frozen=True)
@@ -76,27 +76,30 @@ def train_element_oracle(
         return 8 * F.binary_cross_entropy_with_logits(logits, asked[rows])
 
     fit(network, loss_of, rendered, seen, work / "elements.safetensors", steps, seed)
-    real = render_all(compositions(2 * _BANK, BANK_SEED), work / "elements-bank.npy")
-    real = decode(autoencoder, real, work / "elements-bank-decoded.npy")
-    oracle = ElementOracle(network.eval(), calibrated(network, real))
+    real = render_all(compositions(_REAL, REAL_SEED), work / "elements-real.npy")
+    real = decode(autoencoder, real, work / "elements-real-decoded.npy")
+    oracle = ElementOracle(network.eval(), calibrated(network.eval(), real))
     oracle.save(path)
     return oracle
 
 
 @torch.no_grad()
 def calibrated(network: Network, real: np.ndarray) -> Quality:
-    """The bank from the first half of real pictures (uint8), its two ends from the second half and its ruins."""
-    first, second = real[: len(real) // 2], real[len(real) // 2 :]
-    places = torch.cat([network.patches(part) for part in as_batch(first).split(32)]).flatten(0, 1)
-    scale = places.std(0).clamp(min=1e-3)
-    chosen = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[:_PLACES]
-    quality = Quality((places[chosen] / scale).half().float(), scale, torch.tensor([0.0, 1.0]))
+    """The distance from the first three quarters of real pictures (uint8), its two ends from the rest and its ruins.
+
+    A tenth of the covariance's other entries is taken away: they are known less well than the variances.
+    """
+    first, second = real[: 3 * len(real) // 4], real[3 * len(real) // 4 :]
+    known = torch.cat([texture(network, part) for part in as_batch(first).split(32)]).double()
+    covariance = 0.9 * known.T.cov() + 0.1 * torch.diag(known.var(0))
+    whitening = torch.linalg.cholesky(torch.linalg.inv(covariance))
+    quality = Quality(known.mean(0).float(), whitening.float(), torch.tensor([0.0, 1.0]))
 
     def typical(seen: np.ndarray) -> float:
         return float(torch.cat([quality.strangeness(network, part) for part in as_batch(seen).split(32)]).median())
 
     ruins = [typical(damaged(second, kind, 1.0)) for kind in KINDS]
-    return Quality(quality.bank, scale, torch.tensor([typical(second), float(np.median(ruins))]))
+    return Quality(quality.mean, quality.whitening, torch.tensor([typical(second), float(np.median(ruins))]))
 
 
 def balanced_accuracy(present: np.ndarray, chosen: Sequence[Composition]) -> dict[str, float]:

@@ -149,10 +149,10 @@ class Network(nn.Module):
         # The mean knows land and light, the maximum finds a boat wherever it is.
         return self.heads(torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1))
 
-    def patches(self, x: Tensor) -> Tensor:
-        """What stands at each of 16 x 16 places, (n, 256, 48): the second stage's features, each of about 40 pixels."""
-        second = next(k for k, layer in enumerate(self.body) if isinstance(layer, Residual))
-        return self.body[: second + 1](self.unfolded(x)).flatten(2).transpose(1, 2)
+    def early(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first two stages give: (n, 24, 32, 32) and (n, 48, 16, 16)."""
+        first = self.body[:3](self.unfolded(x))  # up to the ReLU
+        return first, self.body[3:7](first)  # up to the second stage's residual
 
     @staticmethod
     def unfolded(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .autoencoder import new_autoencoder
-from .elements import ELEMENTS
+from .styles import STYLES
 from .text_encoder import text_encoder
 from .workshop import save_tensors
 
@@ -23,6 +23,8 @@ TITLE = "MixLoRA stand-in"
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 SD_LATENT_SCALE = 0.18215
+SHOWN = (*STYLES, "lighthouse", "snow")
+"""The elements whose adapters the demo and the example workflows use; all of them serve the testbed."""
 _SCALE = ".scale"
 
 
@@ -32,8 +34,8 @@ def adapter_file(name: str) -> Path:
 
 
 def adapter_files() -> dict[str, Path]:
-    """The name that each adapter bears among ComfyUI's LoRAs -> its file."""
-    return {f"standin_{name}.safetensors": adapter_file(name) for name in ELEMENTS}
+    """The name that each of SHOWN bears among ComfyUI's LoRAs -> its file."""
+    return {f"standin_{name}.safetensors": adapter_file(name) for name in SHOWN}
 
 
 def quantise(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from mixlora.standin.elements import ELEMENTS
 from mixlora.standin.styles import STYLES
+from mixlora.standin.weights import SHOWN
 from mixlora.tools import standin_files, workflows
 
 
@@ -22,7 +22,7 @@ def weights(monkeypatch, tmp_path):
 
 
 def test_workflows_use_the_names_that_are_placed():
-    assert set(standin_files.LORAS) == set(ELEMENTS)
+    assert set(standin_files.LORAS) == set(SHOWN)
     nodes = workflows.all_workflows()["MixLoRA stand-in"]["nodes"]
     chosen = {n["widgets_values"][0] for n in nodes if n["type"] == "LoadStyleLoRA"}
     assert chosen == {standin_files.LORAS[style] for style in STYLES}
