@@ -1,0 +1,90 @@
+"""What a run found stays found; a file that is none of ours, or of another version, is left alone."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+
+import pytest
+from mixlora.evaluation.jobs import ElementSet, EvaluationError, Job, Method, Sampling
+from mixlora.evaluation.store import VERSION, Comparison, Score, Store
+
+SAMPLING = Sampling(30, 3.0, "euler", "normal", 64, 64)
+JOB = Job(
+    "merge", Method("merge", {"mode": "sum"}), ElementSet("tower + snow", "north", ("tower", "snow")),
+    "a hill", "", 1, SAMPLING, ("c", "t", "s"),
+)  # fmt: skip
+
+
+def test_a_key_is_of_all_that_the_picture_depends_on_and_of_nothing_else():
+    same = [replace(JOB, label="other"), replace(JOB, set=replace(JOB.set, name="a name of its own"))]
+    assert {job.key for job in same} == {JOB.key}
+    others = [
+        replace(JOB, method=Method("merge", {"mode": "root"})), replace(JOB, method=replace(JOB.method, strength=0.5)),
+        replace(JOB, set=replace(JOB.set, elements=("snow", "tower"))), replace(JOB, prompt="a sea"),
+        replace(JOB, negative="dull"), replace(JOB, seed=2), replace(JOB, sampling=replace(SAMPLING, steps=29)),
+        replace(JOB, files=("c", "t", "new")),
+    ]  # fmt: skip
+    assert len({job.key for job in [JOB, *others]}) == len(others) + 1
+    assert JOB.key == "ea18383eb562f18c89ea69a1fe91cfa4", "results that exist would no longer be found"
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path) as opened:
+        yield opened
+
+
+def test_what_is_kept_is_read_back(store, tmp_path):
+    other = replace(JOB, seed=2)
+    store.add_picture(JOB, 1.5)
+    store.add_picture(other, 2.5)
+    store.add_scores(JOB.key, "oracle", {("share", ""): 0.5, ("element", "snow"): 0.9})
+    store.add_scores(JOB.key, "clip:x", {("text", ""): 30.0})
+    heard = [Comparison(JOB.key, other.key, "vlm:y", "quality", 9.0, 8.5)]
+    store.add_comparisons(heard)
+    store.add_answer("request", "y", "Image 1: ...", {"tokens": 12})
+    with Store(tmp_path) as again:
+        pictures = again.pictures()
+        assert {key: one.seconds for key, one in pictures.items()} == {JOB.key: 1.5, other.key: 2.5}
+        assert (
+            pictures[JOB.key].path
+            == again.picture_path(JOB.key)
+            == tmp_path / "pictures" / JOB.key[:2] / (f"{JOB.key}.png")
+        )
+        assert set(again.pictures([other.key, "unknown"])) == {other.key}
+        assert [score.judge for score in again.scores()] == ["clip:x", "oracle", "oracle"]
+        assert list(again.scores(["clip:x"])) == [Score(JOB.key, "clip:x", "text", "", 30.0)]
+        assert again.scored("oracle") == {JOB.key} and again.scored("vlm:y") == set()
+        assert again.comparisons() == again.comparisons("vlm:y") == heard and again.comparisons("other") == []
+        assert again.answer("request") == "Image 1: ..." and again.answer("another") is None
+
+
+def test_scores_of_one_picture_are_kept_together_or_not_at_all(store):
+    store.add_picture(JOB, 1.0)
+    with pytest.raises(sqlite3.IntegrityError):
+        store.add_scores(JOB.key, "oracle", {("share", ""): 0.5, ("all", ""): None})
+    assert list(store.scores()) == []
+    store.add_scores(JOB.key, "oracle", {("share", ""): 0.5})
+    store.add_scores(JOB.key, "oracle", {("share", ""): 0.75})
+    assert [score.value for score in store.scores()] == [0.75], "judged again"
+
+
+def test_a_file_of_another_version_is_left_alone(tmp_path):
+    Store(tmp_path).close()
+    with sqlite3.connect(tmp_path / "results.sqlite") as database:
+        database.execute(f"PRAGMA user_version = {VERSION + 1}")
+    before = (tmp_path / "results.sqlite").read_bytes()
+    with pytest.raises(EvaluationError, match=f"has version {VERSION + 1} of our results.*version {VERSION}"):
+        Store(tmp_path)
+    assert (tmp_path / "results.sqlite").read_bytes() == before
+
+
+def test_a_file_of_another_program_is_left_alone(tmp_path):
+    with sqlite3.connect(tmp_path / "results.sqlite") as database:
+        database.execute("CREATE TABLE bookmarks(page TEXT)")
+    with pytest.raises(EvaluationError, match="is a database of another program"):
+        Store(tmp_path)
+    (tmp_path / "results.sqlite").write_text("no database at all, but long enough to look into" * 40)
+    with pytest.raises(EvaluationError, match="is no results file"):
+        Store(tmp_path)
