@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 
 import pytest
 from mixlora.evaluation import check, cli
 from mixlora.evaluation.composlora import ComposLoRA
 from mixlora.evaluation.jobs import ElementSet, EvaluationError
+from mixlora.evaluation.plan import read_plan
 from mixlora.evaluation.testbeds import StandinTestbed, named_set, open_testbed, single_sets
 
 PAPER = {2: 24, 3: 72, 4: 96, 5: 48}
@@ -109,3 +111,19 @@ def test_looks_find_files_of_the_plan_alone(folders):
     found, missing = check.look(ComposLoRA(**{kind: str(folders / kind) for kind in ("checkpoints", "vae", "loras")}))
     assert len(found) == 25 and not missing
     assert any("reality" in line and "Realistic_Vision_V5.1" in line for line in found)
+
+
+def test_the_documented_plan_asks_no_real_person(folders, root, capsys):
+    text = (root / "docs" / "composlora.toml").read_text("utf-8").replace("# [folders]", "[folders]")
+    for kind in ("checkpoints", "vae", "loras"):
+        text = re.sub(rf"(?m)^# {kind} = .*$", f'{kind} = "{kind}"', text)
+    (folders / "plan.toml").write_text(text, "utf-8")
+    plan = read_plan(folders / "plan.toml")
+    assert len(plan.sets) == 240 and {one.world for one in plan.sets} == {"anime"}, "every set has a character"
+    assert cli.main(["check", str(folders / "plan.toml")]) == 0
+    said = capsys.readouterr().out
+    assert "240 sets, 8 methods, 5760 pictures. All is there." in said
+    assert "Kamado Nezuko: https://" in said and "Consent" not in said
+    (folders / "loras" / "anime" / "style_1.safetensors").unlink()
+    with pytest.raises(EvaluationError, match=r"Hand-drawn Style: anime/style_1\.safetensors is missing"):
+        read_plan(folders / "plan.toml")
