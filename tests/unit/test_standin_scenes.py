@@ -19,6 +19,21 @@ def test_equal_scenes_draw_equal_pictures():
     assert not np.array_equal(first, draw(Scene("hill", "sunset", ("house", "trees"), seed=8)))
 
 
+@pytest.mark.parametrize(
+    ("scene", "sky", "ground"),
+    [
+        (Scene("mountain", "sunset", ("house", "flowers"), 3), (127.7, 87.3, 123.2), (105.4, 86.7, 73.3)),
+        (Scene("hill", "day", ("trees", "clouds"), 14), (143.6, 191.8, 239.0), (99.6, 157.9, 100.3)),
+        (Scene("sea", "night", ("boat",), 15), (29.1, 36.1, 74.9), (24.2, 43.9, 96.5)),
+        (Scene("desert", "day", ("house", "trees"), 92), (126.3, 182.0, 237.2), (178.9, 163.4, 119.7)),
+    ],
+    ids=lambda value: value.land if isinstance(value, Scene) else "",
+)
+def test_scenes_are_those_that_the_committed_weights_were_trained_on(scene, sky, ground):
+    halves = draw(scene).astype(float).reshape(2, -1, 3).mean(1)
+    assert halves == pytest.approx(np.array([sky, ground]), abs=0.3)  # other Pillows may round an edge otherwise
+
+
 @pytest.mark.parametrize("land", LANDS)
 def test_every_object_that_grows_on_a_land_shows_there_and_moves_nothing_else(land):
     empty = draw(Scene(land, "day", (), seed=3)).astype(int)
