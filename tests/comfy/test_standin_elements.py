@@ -2,16 +2,19 @@
 
 import numpy as np
 import pytest
-from mixlora.standin.element_oracle import ElementOracle
+from mixlora.standin import element_training, oracle_training, workshop
+from mixlora.standin.element_oracle import WEIGHTS, ElementOracle
 from mixlora.standin.element_training import (
     HELD_OUT_SEED,
     balanced_accuracy,
     compositions,
     falls_with_damage,
     quality_by_damage,
+    train_element_oracle,
 )
 from mixlora.standin.oracle_training import decode
 from mixlora.standin.weights import committed_autoencoder
+from safetensors.torch import load_file
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +33,29 @@ def test_quality_falls_with_every_kind_of_damage(seen):
     curves = quality_by_damage(ElementOracle.load(), seen[1][:20])
     assert falls_with_damage(curves) > 0.8, curves
     assert all(curve[0] > 0.7 and curve[-1] < curve[0] - 0.2 for curve in curves.values()), curves
+
+
+def test_resumed_training_is_the_same_training(tmp_path, monkeypatch):
+    """Killed in its third step, the training goes on to the same bits, calibration included."""
+    monkeypatch.setattr(oracle_training, "_BATCH", 8)
+    monkeypatch.setattr(element_training, "_DECODED", 4)
+    monkeypatch.setattr(element_training, "_REAL", 8)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train_element_oracle(whole, steps=3, count=10, path=whole / "weights")
+
+    def killed(clean, random):
+        if random.initial_seed() == 2:
+            raise KeyboardInterrupt
+        return augmented(clean, random)
+
+    augmented = oracle_training.augmented
+    monkeypatch.setattr(oracle_training, "Run", lambda *given, every: workshop.Run(*given, every=-1.0))
+    monkeypatch.setattr(oracle_training, "augmented", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_element_oracle(broken, steps=3, count=10, path=broken / "weights")
+    assert not (broken / "weights").exists()
+    monkeypatch.setattr(oracle_training, "augmented", augmented)
+    train_element_oracle(broken, steps=3, count=10, path=broken / "weights")
+    first, second = load_file(whole / "weights"), load_file(broken / "weights")
+    assert first.keys() == second.keys() == load_file(WEIGHTS).keys()
+    assert all((first[key] == second[key]).all() for key in first)

@@ -1,13 +1,16 @@
-"""Any set of elements of one world can be drawn in one picture: none hides another, and a style keeps them all."""
+"""Any set of elements of one world can be drawn in one picture: none hides another, and the oracle reads them all."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import product
 
 import numpy as np
 import pytest
-from mixlora.standin.elements import CATEGORIES, ELEMENTS, depict
-from mixlora.standin.scenes import GROWS_ON, LANDS, TIMES, Scene
+from mixlora.standin.element_oracle import WEIGHTS, ElementOracle
+from mixlora.standin.element_training import HELD_OUT_SEED
+from mixlora.standin.elements import CATEGORIES, ELEMENTS, WORLDS, depict
+from mixlora.standin.scenes import GROWS_ON, LANDS, TIMES, Scene, random_scene
 
 # Every land, every time of day, with one or two things of the base model in it.
 SCENES = [Scene(land, TIMES[k % 3], GROWS_ON[land][: k % 2 + 1], 20 + k) for k, land in enumerate(LANDS)]
@@ -58,3 +61,16 @@ def test_a_style_keeps_landmarks_apart(style):
 def test_the_order_of_names_does_not_matter():
     names = ["umbrella", "wheat", "monet", "aurora", "castle"]
     assert np.array_equal(depict(SCENES[1], names), depict(SCENES[1], names[::-1]))
+
+
+def test_the_oracle_reads_every_set_of_five():
+    random = np.random.default_rng(HELD_OUT_SEED)
+    sets = [frozenset(names) for world in WORLDS for names in product(*(of(world, kind) for kind in CATEGORIES))]
+    seen = ElementOracle.load().read(np.stack([depict(random_scene(random), names) for names in sets])).elements
+    wrong = [(sorted(asked - found), sorted(found - asked)) for asked, found in zip(sets, seen, strict=True)]
+    assert len(sets) == 96
+    assert sum(pair != ([], []) for pair in wrong) <= 5, wrong
+
+
+def test_the_oracle_is_small_enough_to_be_committed():
+    assert WEIGHTS.stat().st_size <= 1_000_000
