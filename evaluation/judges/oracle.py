@@ -1,0 +1,84 @@
+"""The stand-in's oracle as a judge: which of the asked-for elements are there, which came unasked, how well painted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from ..jobs import EvaluationError, Job
+from ..store import Store
+from .pictures import Outcome, batches, painted, pixels, unpainted
+
+NAME = "oracle"
+BATCH = 64
+
+
+class Reading(Protocol):
+    """What the oracle saw in n pictures."""
+
+    @property
+    def present(self) -> np.ndarray:
+        """Probability that an element is there, (n, elements)."""
+        ...
+
+    @property
+    def quality(self) -> np.ndarray:
+        """0..1, (n,)."""
+        ...
+
+
+Read = Callable[[np.ndarray], Reading]
+"""Pictures, uint8 (n, height, width, 3) -> a reading."""
+
+
+def judge(
+    jobs: Sequence[Job],
+    store: Store,
+    read: Read,
+    names: Sequence[str],
+    done: Callable[[int, int], None],
+    version: str = "",
+) -> Outcome:
+    """Scores the painted pictures that an oracle of this version has not scored yet.
+
+    `names` are the oracle's elements in its order, `version` tells its weights from others'. Raises EvaluationError
+    where a job asks for an element, or has a size, that the oracle cannot read.
+    """
+    there = painted(jobs, store)
+    stamps = {key: hashlib.sha256(f"{NAME} {key}".encode()).hexdigest() for key in there}
+    asked = {name for entry in there.values() for name in entry.job.set.elements}
+    if strange := sorted(asked - set(names)):
+        raise EvaluationError(
+            f"The oracle reads the stand-in's elements only and does not know {', '.join(strange)}. "
+            "Use --judge clip or --judge vlm."
+        )
+    todo = [key for key in there if store.answer(stamps[key]) != version]
+    outcome = Outcome(NAME, known=len(there) - len(todo), notes=unpainted(jobs, there))
+    for keys in batches(todo, BATCH):
+        try:
+            reading = read(np.stack([pixels(there[key].path) for key in keys]))
+        except ValueError as error:  # another size than the stand-in's, or several
+            raise EvaluationError(f"Some of {there[keys[0]].path} and the next {len(keys) - 1}: {error}") from error
+        for key, present, quality in zip(keys, reading.present, reading.quality, strict=True):
+            found = dict(zip(names, present.tolist(), strict=True))
+            store.add_scores(key, NAME, scores(found, there[key].job.set.elements, float(quality)))
+            store.add_answer(stamps[key], NAME, version, {})  # after the scores: a kill between the two repeats them
+        outcome.judged += len(keys)
+        done(outcome.judged, len(todo))
+    return outcome
+
+
+def scores(present: dict[str, float], asked: Sequence[str], quality: float) -> dict[tuple[str, str], float]:
+    """A picture's scores from the probability of every element; one that is more probable than not counts as there."""
+    seen = {name for name, probability in present.items() if probability > 0.5}
+    hits = len(seen.intersection(asked))
+    return {
+        **{("element", name): present[name] for name in asked},
+        ("all", ""): float(hits == len(asked)),
+        ("share", ""): hits / len(asked),
+        ("unasked", ""): float(len(seen.difference(asked))),
+        ("quality", ""): quality,
+    }
