@@ -96,6 +96,8 @@ class ElementOracle:
                 f"{path}: the weights of the testbed's oracle are missing. Check them out, or run `make standin`."
             )
         state = {key: value.float() for key, value in load_file(path).items()}
+        if missing := {_MEAN, _WHITENING, _ENDS} - state.keys():
+            raise RuntimeError(f"{path} is no oracle of the testbed: it holds no {', no '.join(sorted(missing))}.")
         quality = Quality(*(state.pop(key) for key in (_MEAN, _WHITENING, _ENDS)))
         network = new_network(len(ELEMENTS))
         network.load_state_dict(state)

@@ -25,7 +25,7 @@ TRAINING_SEED, REAL_SEED, HELD_OUT_SEED = 6, 7, 1006
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Of the damage that quality is held against."""
 
-_PICTURES, _DECODED, _REAL = 5000, 640, 768
+_PICTURES, _DECODED, _REAL = 5000, 2000, 768
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..standalone import import_comfy
+from .elements import ELEMENTS
 from .workshop import WORK
 
 STAGES = ("autoencoder", "base", "weights", "oracle", "elements", "adapters")
@@ -27,6 +28,8 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := set(given.stages) - set(STAGES):
         parser.error(f"no stage is called {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
+    if unknown := set(given.only) - set(ELEMENTS):
+        parser.error(f"no element is called {', '.join(sorted(unknown))}; there are {', '.join(ELEMENTS)}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     import_comfy()
     given.work.mkdir(parents=True, exist_ok=True)
@@ -81,7 +84,6 @@ def train_adapters(work: Path, only: Sequence[str] = ()) -> None:
     """One adapter for each element, or for those in `only`, on the checkpoint as users get it."""
     from .adapters import train_adapter
     from .build import NAME, build_checkpoint
-    from .elements import ELEMENTS
 
     checkpoint = build_checkpoint(work / NAME)
     for name in only or ELEMENTS:

@@ -21,7 +21,7 @@ from PIL import Image
 from .. import standalone
 from ..mixlora_core.contact_sheet import Cell, Row, contact_sheet
 from ..standin import elements
-from ..standin.styles import TRIGGERS
+from ..standin.styles import STYLES, TRIGGERS
 from . import comfyui as installation
 from . import links, standin_files, workflows
 from .client import Client, NodeError, Picture, Result
@@ -55,7 +55,8 @@ def shots() -> Iterator[Shot]:
     """The pictures of the demo, row by row of the contact sheet."""
     row = "One style at a time"
     yield Shot(row, "base", "base model, no LoRA", SINGLE, SCENE, {})
-    for style, trigger in TRIGGERS.items():
+    for style in STYLES:
+        trigger = TRIGGERS[style]
         yield Shot(row, style, f"{trigger}, strength 1", SINGLE, f"{SCENE}, {trigger}", {style: 1.0})
     first, second = SWEEP
     row = f"From {TRIGGERS[first]} to {TRIGGERS[second]}"

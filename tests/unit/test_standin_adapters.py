@@ -108,3 +108,9 @@ def test_an_unknown_stage_runs_nothing_and_lists_the_stages(stages, capsys):
     assert stopped.value.code == 2
     said = capsys.readouterr().err
     assert "no stage is called adaptors" in said and all(name in said for name in recipe.STAGES)
+
+
+def test_an_unknown_element_runs_nothing(stages, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        stages("adapters", "--only", "kite", "dragon")
+    assert stopped.value.code == 2 and "no element is called dragon" in capsys.readouterr().err

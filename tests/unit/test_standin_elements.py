@@ -79,7 +79,7 @@ def held_out():
 def test_the_oracle_reads_every_element_of_pictures_it_has_not_seen(oracle, held_out):
     chosen, rendered = held_out
     right = balanced_accuracy(oracle.read(rendered).present, chosen)
-    assert np.mean(list(right.values())) > 0.98 and min(right.values()) > 0.9, right
+    assert np.mean(list(right.values())) > 0.98 and min(right.values()) >= 0.97, right
 
 
 def test_what_it_saw_in_words(oracle):
@@ -109,3 +109,8 @@ def test_no_pictures_are_no_readings_and_other_shapes_are_errors(oracle):
 def test_missing_weights_say_so(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.safetensors: the weights of the testbed's oracle are missing"):
         ElementOracle.load(tmp_path / "none.safetensors")
+
+
+def test_another_oracles_weights_say_so():
+    with pytest.raises(RuntimeError, match=r"oracle\.safetensors is no oracle of the testbed: it holds no quality"):
+        ElementOracle.load(WEIGHTS.with_name("oracle.safetensors"))
