@@ -7,6 +7,7 @@
     runner.py, painting.py, cluster.py   paint what is missing, in this process or on many machines
     store.py                     what was found: one SQLite file, pictures beside it
     judges/                      oracle, CLIP, a vision-language model: scores of pictures
+    ratings.py                   ratings by people, in the published layout
     rating/                      a local page on which people compare pictures
     statistics.py, report.py     intervals, wins, correlations; one HTML file
     cli.py                       `python -m mixlora.evaluation`: run, judge, report, rate, ...

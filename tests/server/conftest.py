@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from mixlora.standin.oracle import WEIGHTS as ORACLE
 from mixlora.tools import links, standin_files
 from mixlora.tools.client import Client
 from mixlora.tools.server import Server
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +64,17 @@ def client(server) -> Client:
 def object_info(client):
     """What the server says about its nodes."""
     return client.object_info()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium or Chrome without a window; tests that need it are skipped where there is none."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("no Chromium or Chrome on the path (`apt-get install chromium`)")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=path, args=FLAGS)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`judge` from the command line: options, what is said, exit codes."""
+"""`judge` and `rate` from the command line: options, what is said, exit codes."""
 
 from __future__ import annotations
 
@@ -140,3 +140,12 @@ def test_everything_wrong_with_the_options_is_told(judge, capsys, options, messa
     assert judge(*options) == 1
     said = capsys.readouterr().err
     assert all(message in said for message in messages), said
+
+
+def test_rate_tells_what_is_wrong(plan, capsys):
+    rate = ["rate", str(plan), "--results", str(plan.parent / "results"), "--port", "0", "--rater"]
+    assert cli.main([*rate, " "]) == 1 and "--rater is empty" in capsys.readouterr().err
+    assert cli.main([*rate, "Ann", "--methods", "plain,fancy"]) == 1
+    assert "'fancy' is no method of the plan; expected some of LoRA Switch, plain" in capsys.readouterr().err
+    (plan.parent / "results" / "ratings.json").write_text("{}")
+    assert cli.main([*rate, "Ann"]) == 1 and "expected a list of rated pictures" in capsys.readouterr().err
