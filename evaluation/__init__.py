@@ -9,7 +9,13 @@
     judges/                      oracle, CLIP, a vision-language model: scores of pictures
     ratings.py                   ratings by people, in the published layout
     rating/                      a local page on which people compare pictures
-    statistics.py, report.py     intervals, wins, correlations; one HTML file
+    statistics.py, correlations.py   bootstrap intervals, wins, agreement with people; pure numpy and scipy
+    reading.py, versus.py        what the store has about a plan, as arrays: methods x cases
+    findings.py, measures.py     means, differences, recall and cost of a plan; what measures are called
+    sections.py, tables.py, plots.py, sheets.py   what a report is made of
+    contents.py, report.py       one HTML page, templates/ beside it
+    correlate.py                 judges against people
+    experiments.py, evidence.py  the tables of docs/evidence.md
     cli.py                       `python -m mixlora.evaluation`: run, judge, report, rate, ...
     chain.py, check.py           `make testbed`: one after the other; is everything there?
     plans/                       the plans of the experiments

@@ -27,6 +27,7 @@ COMMANDS = {
     "report": Command("report", "statistics, plots and contact sheets of a plan as HTML and Markdown"),
     "testbed": Command("chain", "run, oracle and report of a plan, one after the other"),
     "rate": Command("rating.command", "compare pictures by eye on a local page"),
+    "evidence": Command("evidence", "write the tables of docs/evidence.md from the results of the plans"),
     "correlate": Command("correlate", "how well judges agree with human ratings"),
     "check": Command("check", "look whether everything is there, for a plan or for ComposLoRA"),
 }

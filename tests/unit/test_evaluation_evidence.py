@@ -1,0 +1,163 @@
+"""The tables of docs/evidence.md: written from results, between their markers, and nothing else changes."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+
+import numpy as np
+import pytest
+from mixlora.evaluation import cli, evidence, experiments
+from mixlora.evaluation.chain import PLANS
+from mixlora.evaluation.experiments import EXPERIMENTS
+from mixlora.evaluation.findings import Findings
+from mixlora.evaluation.jobs import ElementSet, EvaluationError, Method
+from mixlora.evaluation.plan import read_plan
+from mixlora.evaluation.reading import read
+from mixlora.evaluation.store import Store
+from mixlora.evaluation.testbeds import StandinTestbed
+from mixlora.standin.weights import BASE, adapter_file
+
+from . import evaluation_findings as made
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """The repository's plans without their files, and of each only every ninth case, so that tests are quick."""
+    monkeypatch.setattr(StandinTestbed, "checkpoint", lambda self, world: BASE)
+    monkeypatch.setattr(StandinTestbed, "adapter", lambda self, element: adapter_file("snow"))
+
+    @cache
+    def thinned(path):
+        plan = read_plan(path)
+        whole, methods = plan.jobs(), len(plan.methods)
+        step = 60 if plan.name == "full" else 9
+        jobs = [job for place, job in enumerate(whole) if place // methods % step == 0]
+        object.__setattr__(plan, "jobs", lambda: jobs)
+        return plan
+
+    monkeypatch.setattr(evidence, "read_plan", thinned)
+    return thinned
+
+
+def findings_of(tmp_path, methods, sets=made.SETS, seen=made.seen):
+    jobs = made.jobs(sets, methods)
+    with made.fill(tmp_path / "made", jobs, seen) as store:
+        return Findings(read(jobs, made.ELEMENTS, store))
+
+
+def texts(table):
+    return {row.label: [cell.line for cell in row.cells] for row in table.rows}
+
+
+def test_every_table_has_its_place_in_the_document_and_no_place_is_empty():
+    text = evidence.DOCUMENT.read_text("utf-8")
+    places = [place["name"] for place in evidence._PLACE.finditer(text)]
+    assert sorted(places) == sorted(name for tables in EXPERIMENTS.values() for name in tables)
+    assert text.count("<!-- table:") == text.count("<!-- end -->") == len(places)
+    assert all((PLANS / f"{name}.toml").is_file() for name in EXPERIMENTS)
+
+
+def test_tables_are_written_from_results_and_the_prose_stays(few, tmp_path, monkeypatch, capsys):
+    document = tmp_path / "evidence.md"
+    before = evidence.DOCUMENT.read_text("utf-8")
+    document.write_text(before, "utf-8")
+    options = ["--results", str(tmp_path), "--document", str(document), "--benchmarks", str(tmp_path / "numbers")]
+    Store(tmp_path).close()
+    assert cli.main(["evidence", *options]) == 1
+    assert "tau: nothing painted and judged yet" in capsys.readouterr().out and document.read_text("utf-8") == before
+    wanted = [name for name in EXPERIMENTS if name not in ("lambda",)]
+    for name in wanted:
+        made.fill(tmp_path, few(PLANS / f"{name}.toml").jobs()).close()
+    assert cli.main(["evidence", *options, *wanted]) == 0
+    after = document.read_text("utf-8")
+    blank = re.compile(r"(<!-- table: [\w-]+ -->).*?(<!-- end -->)", re.DOTALL)
+    assert blank.sub(r"\1\2", after) == blank.sub(r"\1\2", before)
+    for name in wanted:
+        for table in EXPERIMENTS[name]:
+            content = after.partition(f"<!-- table: {table} -->")[2].partition("<!-- end -->")[0]
+            assert re.search(r"\n\| --- \|( ---: \|)+\n\| .*\d", content), table
+            assert re.search(r"\*\d+ sets.*95 % intervals", content), table
+    content = after.partition("<!-- table: lambda-share -->")[2].partition("<!-- end -->")[0]
+    assert content == before.partition("<!-- table: lambda-share -->")[2].partition("<!-- end -->")[0]
+    rows = {row["name"]: row["value"] for row in json.loads(next((tmp_path / "numbers").iterdir()).read_text())["rows"]}
+    low, value, high = (rows[f"full, composite: elements there (%){end}"] for end in (", 95 % from", "", ", 95 % to"))
+    assert 0 <= low < value < high <= 100
+    assert "full, composite minus merge: soundness" in rows and "tau, switch, τ = 5: soundness, 95 % from" in rows
+
+
+def test_partial_results_say_so(few, tmp_path):
+    plan = few(PLANS / "tau.toml")
+    jobs = plan.jobs()
+    with made.fill(tmp_path, jobs[:-1]) as store:
+        found = evidence.found(plan, store)
+    assert found is not None
+    cases = len(jobs) // len(plan.methods)
+    assert f"only {cases - 1} of {cases} cases are there for all methods" in evidence.basis(found)
+
+
+def test_differences_are_from_the_method_that_the_experiment_names(tmp_path):
+    reverse = Method("switch", {"every": 2})
+    methods = {"merge": Method("merge"), "switch, listed": Method("switch"), "switch, reversed": reverse}
+    findings = findings_of(tmp_path, methods)
+    share = experiments.measure(findings, "share")
+    assert share is not None
+    table = texts(experiments.against(experiments.listed)(findings))
+    gap = findings.difference(share, "switch, reversed", "switch, listed")
+    assert table["switch, reversed"][1].startswith(f"{share.text(gap.value, sign=True)} (")
+    assert table["switch, listed"][1:3] == ["–", "–"] and table["merge"][1:3] == ["–", "–"]
+
+
+def test_grids_put_settings_beside_each_other(tmp_path):
+    methods = {
+        "merge, 20 steps": Method("merge"), "switch, τ = 5, 20 steps": Method("switch", {"every": 5}),
+        "merge, 30 steps": Method("merge", {"limit": 0.0}), "switch, τ = 5, 30 steps": Method("switch", {"every": 6}),
+        "switch, τ = 3, 30 steps": Method("switch", {"every": 3}),
+    }  # fmt: skip
+    findings = findings_of(tmp_path, methods)
+    table = experiments.grid("share")(findings)
+    assert [head.text for head in table.heads] == ["20 steps", "30 steps"]
+    assert list(texts(table)) == ["merge", "switch, τ = 5", "switch, τ = 3"] and texts(table)["switch, τ = 3"][0] == "–"
+    gaps = experiments.grid("share", "merge")(findings)
+    share = experiments.measure(findings, "share")
+    assert share is not None and list(texts(gaps)) == ["switch, τ = 5", "switch, τ = 3"]
+    expected = findings.difference(share, "switch, τ = 5, 30 steps", "merge, 30 steps")
+    assert texts(gaps)["switch, τ = 5"][1].startswith(share.text(expected.value, sign=True))
+
+
+def test_styles_alone_and_beside_others(tmp_path):
+    sets = [*made.SETS, ElementSet("ink", "north", ("ink",)), ElementSet("photo", "south", ("photo",))]
+
+    def seen(job, name):
+        alone = job.set.size == 1
+        return 0.9 if (name == "ink" and alone) or (name != "ink" and not alone) else 0.1
+
+    findings = findings_of(tmp_path, {"merge": Method("merge")}, sets, seen)
+    tables = {name: texts(build(findings)) for name, build in EXPERIMENTS["styles"].items()}
+    assert tables["styles-alone"] == {"ink (1 set)": ["100"], "photo (1 set)": ["0"]}
+    assert tables["styles-beside"]["ink (3 sets)"] == ["0 (all alike)"]
+    assert tables["styles-beside"]["photo (2 sets)"] == ["100 (all alike)"]
+    assert tables["styles-others"]["ink (3 sets)"] == ["100 (all alike)"]
+
+
+def test_wins_are_counted_by_size(tmp_path):
+    findings = findings_of(tmp_path, made.METHODS)
+    row = texts(experiments.wins_by_size("merge")(findings))["composite: elements there"]
+    share = experiments.measure(findings, "share")
+    assert share is not None
+    won = findings.wins(share, "composite", "merge", findings.sizes == 3)
+    assert row[1] == " / ".join(f"{100 * one / 3:.0f}" for one in won) and np.sum(won) == 3
+
+
+def test_a_document_without_places_is_an_error(tmp_path):
+    path = tmp_path / "none.md"
+    path.write_text("# Nothing", "utf-8")
+    with pytest.raises(EvaluationError, match=r"none.md has no place for tau. Put in a line <!-- table: tau -->"):
+        evidence.write_tables(path, {"tau": "x"})
+    assert path.read_text("utf-8") == "# Nothing"
+
+
+def test_an_unknown_experiment(capsys):
+    assert cli.main(["evidence", "tow"]) == 1
+    assert "'tow' is no experiment; expected some of full, tau" in capsys.readouterr().err

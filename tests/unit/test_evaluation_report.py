@@ -1,0 +1,271 @@
+"""The report of made-up findings: what it shows, what it says is missing, and that the page needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from mixlora.evaluation import cli, plots, report, sections, sheets
+from mixlora.evaluation.findings import Findings
+from mixlora.evaluation.jobs import EvaluationError, Method
+from mixlora.evaluation.measures import known
+from mixlora.evaluation.reading import read
+from mixlora.evaluation.store import Comparison, Store
+from PIL import Image
+
+from . import evaluation_findings as made
+
+SHARE, QUALITY = known("oracle", "share"), known("oracle", "quality")
+NASTY = '<script>alert("τ")</script> & co | more'
+
+
+class Page(HTMLParser):
+    """Reads a page: its elements, whether each is closed, and its text."""
+
+    VOID = frozenset({"meta", "img", "br", "link"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.found, self.words, self.ids = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Findings about five methods and one with a nasty name, of which some pictures and scores are missing."""
+    folder = tmp_path_factory.mktemp("report")
+    methods = {**made.METHODS, NASTY: Method("switch", {"every": 1})}
+    jobs = made.jobs(methods=methods, seeds=(1, 2))
+    with made.begun(folder) as store:
+        for job in jobs:
+            if (job.label, job.set.name, job.seed) == ("switch", "gate + rain", 2):
+                continue
+            made.paint(store, job, side=300 if job.set.size == 3 else 16)
+            made.judge(store, job)
+        by_case = {(job.set.name, job.seed, job.label): job.key for job in jobs}
+        store.add_comparisons(
+            Comparison(first, second, "vlm:model", "composition", 7.0, 6.5)
+            for name, seed, label in by_case
+            if label == "merge"
+            for one, other in [(by_case[name, seed, "merge"], by_case[name, seed, "composite"])]
+            for first, second in [(one, other), (other, one)]
+        )
+    return folder, made.plan(folder, jobs, f"# {NASTY}")
+
+
+@pytest.fixture(scope="module")
+def written(folder):
+    place, plan = folder
+    with Store(place) as store:
+        paths = report.write_report(plan, store, place / "out")
+    return {path.name: path.read_text("utf-8") for path in paths}
+
+
+@pytest.fixture(scope="module")
+def page(written):
+    return Page(written["report.html"])
+
+
+@pytest.fixture
+def findings(folder):
+    place, plan = folder
+    with Store(place) as store:
+        return Findings(read(plan.jobs(), plan.testbed.elements, store))
+
+
+def test_the_page_is_whole_and_needs_nothing_else(page, written):
+    assert page.all("script") == [] and page.all("link") == []
+    assert "@import" not in written["report.html"] and "url(http" not in written["report.html"]
+    outside = [one for tag in ("img", "a", "image", "use") for one in page.all(tag) if "http" in str(one)]
+    assert outside == []
+    assert [one["href"][1:] for one in page.all("a")] == [one for one in page.ids if f"#{one}" in
+                                                         {link["href"] for link in page.all("a")}]  # fmt: skip
+    assert len(written["report.html"]) < 5_000_000
+
+
+def test_what_a_plan_says_is_text_not_markup(page, written):
+    assert "<script" not in written["report.html"] and NASTY in "".join(page.words)
+    table = next(line for line in written["report.md"].splitlines() if line.startswith("| <script"))
+    assert r"co \| more" in table
+
+
+def test_pictures_are_small_jpegs_with_a_text_for_those_who_do_not_see_them(page):
+    pictures = page.all("img")
+    assert len(pictures) > 6 * 8
+    for one in pictures:
+        data = base64.b64decode(one["src"].removeprefix("data:image/jpeg;base64,"))
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.format == "JPEG" and max(image.size) <= sheets.SIDE
+        assert " by " in one["alt"]
+
+
+def test_the_table_has_the_means_with_their_intervals(folder, findings, written):
+    place, plan = folder
+    with Store(place) as store:
+        values = made.array(store, [job for job in plan.jobs() if job.label == "composite"], "composite", "share")
+    kept = findings.common(SHARE)
+    line = next(line for line in written["report.md"].splitlines() if line.startswith("| composite"))
+    estimate = findings.mean(SHARE, "composite")
+    assert estimate.value == pytest.approx(values[kept].mean()) and kept.sum() == 15
+    assert f"| {100 * estimate.value:.0f} ({100 * estimate.low:.0f} to {100 * estimate.high:.0f}) |" in line
+    assert line.rstrip(" |").endswith("| 2.00"), "twice the time of no LoRA in the median"
+
+
+def test_differences_say_who_won_and_whether_it_is_clear(findings):
+    table = sections.differences(findings, "no LoRA")
+    row = next(row for row in table.rows if row.label == "composite")
+    share = row.cells[0]
+    assert share.tone == "better" and share.text.startswith("+") and share.more.endswith(" / 0")
+    assert sections.differences(findings, "composite").rows[0].cells[0].tone == "worse"
+    assert [row.label for row in table.rows] == [label for label in findings.reading.labels if label != "no LoRA"]
+
+
+def test_a_smaller_number_is_better_where_the_measure_says_so():
+    unasked = known("oracle", "unasked")
+    estimate = sections.Estimate(-0.3, -0.5, -0.1, 10, 10)
+    assert (sections.tone(unasked, estimate), sections.tone(SHARE, estimate)) == ("better", "worse")
+    assert sections.tone(SHARE, sections.Estimate(0.1, -0.1, 0.3, 10, 10)) == ""
+
+
+def test_numbers_for_people():
+    assert SHARE.text(0.666) == "67" and SHARE.text(-0.0004, sign=True) == "0.0"
+    assert QUALITY.text(-0.5, sign=True) == "\N{MINUS SIGN}0.50" and QUALITY.text(float("nan")) == "–"
+    assert SHARE.range(0.5, 0.5) == "all alike" and SHARE.range(float("nan"), float("nan")) == ""
+    other = known("mine", "taste")
+    assert other.title == "mine: taste" and other.text(0.12345) == "0.123", "what nobody has described is still shown"
+
+
+def test_the_report_says_what_is_missing(page, written):
+    text = " ".join(page.words)
+    assert "1 of 96 pictures are not painted yet." in text
+    assert "By oracle, methods are compared over 15 of 16 cases" in text
+    assert "8 sets are few" in text
+    assert "| switch: not painted | 1 | 16 |" in written["report.md"]
+
+
+def test_it_says_how_it_was_measured_and_what_it_cannot_show(page):
+    text = " ".join(page.words)
+    for words in ("euler (normal), 30 steps, CFG 7, 16 × 16", "10,000 bootstrap resamples", "no SD v1.5", "Python 3."):
+        assert words in text, words
+
+
+def test_a_judge_that_sees_two_pictures_has_its_section(page, written):
+    assert "vlm:model" in " ".join(page.words) and "side" in page.ids
+    assert "| composite – merge: composition (model) | 6.75 | 6.75 | 0.00" in written["report.md"]
+    assert re.search(r"- composition: shown first wins 100 %", written["report.md"])
+
+
+def test_plots_take_the_inks_of_the_page(written):
+    drawings = re.findall(r"<svg.*?</svg>", written["report.html"], re.DOTALL)
+    assert len(drawings) == 2
+    for drawing in drawings:
+        assert "var(--ink)" in drawing and "var(--paper)" in drawing and "#01020" not in drawing
+        assert "<metadata>" not in drawing and 'id="figure_1"' not in drawing
+    assert "no LoRA" in drawings[0] and "composite" in drawings[1]
+
+
+def test_the_same_findings_give_the_same_page(folder, written):
+    place, plan = folder
+    with Store(place) as store:
+        report.write_report(plan, store, place / "again")
+    for name, text in written.items():
+        again = (place / "again" / name).read_text("utf-8")
+        dated = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d UTC)?")
+        assert dated.sub("", again) == dated.sub("", text), name
+
+
+def test_sheets_show_the_best_and_the_worst_cases(findings):
+    best, worst = sheets.extremes(findings, "composite", "no LoRA")
+    gaps = findings.values(SHARE, "composite") - findings.values(SHARE, "no LoRA")
+    shown = [gaps[one.place] for one in best.chosen]
+    assert shown == sorted(gaps[~np.isnan(gaps)], reverse=True)[:4]
+    assert best.chosen[0].remark == "composite: +100.0 points"
+    assert all(gaps[one.place] < 0 for one in worst.chosen)
+
+
+def test_examples_are_of_every_size_and_both_worlds(findings):
+    chosen = [findings.reading.cases[place].set for place in sheets.examples(findings)]
+    assert [one.size for one in chosen] == [2, 2, 3, 3]
+    assert [one.world for one in chosen] == ["north", "south"] * 2
+
+
+def test_many_pictures_are_fewer_not_a_larger_page(findings, monkeypatch):
+    everything = sheets.sheets(findings, sheets.shown(findings))
+    monkeypatch.setattr(sheets, "BUDGET", 30_000)
+    fewer = sheets.sheets(findings, sheets.shown(findings))
+    assert sum(len(one.strips) for one in fewer) < sum(len(one.strips) for one in everything)
+    assert any("left out to keep this page small" in one.note for one in fewer)
+
+
+def test_many_methods_have_no_tangle_of_lines(tmp_path):
+    methods = {f"switch {turn}": Method("switch", {"every": turn}) for turn in range(1, 11)}
+    jobs = made.jobs(methods={**made.METHODS, **methods})
+    with made.fill(tmp_path, jobs) as store:
+        findings = Findings(read(jobs, made.ELEMENTS, store))
+        assert plots.by_size(findings) == "" and sections.by_element(findings) is None
+        assert len(sheets.shown(findings)) == 12 and {"no LoRA", "merge", "composite"} <= set(sheets.shown(findings))
+        named = [label for label in findings.reading.labels if f">{label}<" in plots.quality_over_cost(findings)]
+        assert "merge" in named and len(named) < 10, "only those that nothing beats in both, and the merge"
+        paths = report.write_report(made.plan(tmp_path, jobs), store, tmp_path / "out")
+    Page(paths[0].read_text("utf-8"))
+
+
+def test_pictures_without_scores_still_make_a_report(tmp_path):
+    jobs = made.jobs(methods={"switch": Method("switch", {"every": 5})})
+    with made.begun(tmp_path) as store:
+        for job in jobs:
+            made.paint(store, job)
+        paths = report.write_report(made.plan(tmp_path, jobs), store, tmp_path / "out")
+    text = paths[0].read_text("utf-8")
+    assert "No judge has scored these pictures yet" in " ".join(Page(text).words) and "data:image/jpeg" in text
+
+
+def test_points_that_nothing_beats():
+    points = {"a": (1.0, 5.0), "b": (2.0, 4.0), "c": (3.0, 9.0), "d": (3.0, 8.0)}
+    assert plots.pareto(points) == {"a", "c"}
+    assert plots.pareto(points, higher=False) == {"a", "b"}
+
+
+def test_the_command(folder, monkeypatch, capsys, tmp_path):
+    place, plan = folder
+    monkeypatch.setattr(report, "read_plan", lambda path: plan)
+    options = ["report", "plan.toml", "--results", str(place)]
+    assert cli.main([*options, "--output", str(tmp_path), "--against", "switch"]) == 0
+    assert "report.html" in capsys.readouterr().out
+    assert "Against switch" in (tmp_path / "report.md").read_text("utf-8")
+    assert cli.main([*options, "--against", "swich"]) == 1
+    assert "'swich' is no method of the plan; expected one of no LoRA, merge" in capsys.readouterr().err
+    assert cli.main(["report", "plan.toml", "--results", str(tmp_path / "nowhere")]) == 1
+    assert "holds no results" in capsys.readouterr().err and not (tmp_path / "nowhere").exists()
+
+
+def test_a_picture_that_is_gone_is_named(tmp_path):
+    jobs = made.jobs()
+    with made.fill(tmp_path, jobs) as store:
+        gone = store.picture_path(jobs[0].key)
+        gone.unlink()
+        with pytest.raises(EvaluationError, match=f"{gone.name} is no readable picture"):
+            report.write_report(made.plan(tmp_path, jobs), store, tmp_path / "out")
