@@ -46,7 +46,8 @@ def picture(job):
 def painted(folder, jobs):
     """An open store with pictures of all the jobs."""
     store = Store(folder)
-    for job in jobs:
+    there = store.pictures()
+    for job in (job for job in jobs if job.key not in there):
         keep(store, Painted(job, png(picture(job)), 0.5))
     return store
 

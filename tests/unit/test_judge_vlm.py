@@ -1,4 +1,4 @@
-"""A vision-language model as judge: what is asked, how answers are read, and that nothing is asked twice."""
+"""A vision-language model as judge: what is asked, what is kept, and that nothing is asked twice."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ import pytest
 from mixlora.evaluation.jobs import EvaluationError
 from mixlora.evaluation.judges import vlm
 from mixlora.evaluation.judges.client import Client, Endpoint
-from mixlora.evaluation.judges.estimate import estimate, picture_tokens
-from mixlora.evaluation.judges.parsing import MalformedError, parse
-from mixlora.evaluation.judges.position import position_bias
+from mixlora.evaluation.judges.estimate import estimate
 from mixlora.evaluation.judges.rubric import question
-from mixlora.evaluation.store import Comparison, Store
+from mixlora.evaluation.store import Store
 
 pytest.importorskip("openai")
 
@@ -33,63 +31,6 @@ def _load(name):
 world, vlm_server = _load("judge_world"), _load("vlm_server")
 KEY = "sk-secret-of-a-user"
 Reply, good, failure = vlm_server.Reply, vlm_server.good, vlm_server.failure
-LINES = (
-    "Image 1: Composition Quality: {}/10, Image Quality: {}/10\nImage 2: Composition Quality: 4/10, Image Quality: 0/10"
-)
-
-
-# ---------------------------------------------------------------------------------------------- reading answers
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        LINES.format("7.5", "9"),
-        "Image 1 shows it all.\n\n" + LINES.format("7.5", "9.0") + "\n",
-        "**" + LINES.format("7.5", "9").replace("\n", "**\n**") + "**",
-        "- " + LINES.format("7.50", "9").replace("\n", ".\n- "),
-        "```\n" + LINES.format("7.5", "9").replace("Image 1", "IMAGE 1").replace(", ", "; ") + "\n```",
-        "\n".join(reversed(LINES.format("7.5 ", "9 ").splitlines())),
-    ],
-)
-def test_two_lines_of_scores_are_read(text):
-    assert parse(text, "stop") == ((7.5, 9.0), (4.0, 0.0))
-
-
-@pytest.mark.parametrize(
-    ("text", "finish", "why"),
-    [
-        (LINES.format("7.5", "9"), "length", "cut off .*--max-tokens"),
-        (LINES.format("7.5", "9"), "content_filter", "content_filter"),
-        ("", "stop", "no line of scores for Image 1 and Image 2"),
-        ("I cannot rate people.", "stop", "no line of scores"),
-        (LINES.format("7.5", "9").splitlines()[0], "stop", "for Image 2"),
-        (LINES.format("X", "X"), "stop", "no scores in 'Image 1"),
-        (LINES.format("10.5", "9"), "stop", "0 to 10 in steps of 0.5"),
-        (LINES.format("7.3", "9"), "stop", "0 to 10 in steps of 0.5"),
-        (LINES.format("-1", "9"), "stop", "no scores"),
-        (LINES.format("7.5", "9").replace("/10", "/100"), "stop", "no scores"),
-        (LINES.format("7.5", "9") + "\n" + LINES.format("8", "9"), "stop", "several lines of scores for Image 1"),
-        (LINES.format("7.5", "9") + " or 8/10", "stop", "no scores"),
-        ("Scores: " + LINES.format("7.5", "9"), "stop", "for Image 1"),
-        ('{"image 1": {"composition": 7.5}}', "stop", "no line"),
-    ],
-)
-def test_anything_else_is_malformed_and_nothing_is_guessed(text, finish, why):
-    with pytest.raises(MalformedError, match=why):
-        parse(text, finish)
-
-
-def test_the_question_lists_every_element_and_names_no_method():
-    text = question(list(world.ELEMENTS.values()))
-    assert "1. landmark (tower): a stone tower, round windows\n2. weather (snow): snow\n3. style (ink)" in text
-    assert text.endswith(LINES.format("X", "X").replace("4/10", "X/10").replace("0/10", "X/10").replace("1X", "X"))
-    assert not any(label in text for label in world.METHODS)
-    with pytest.raises(MalformedError):
-        parse(text, "stop")
-
-
-# ---------------------------------------------------------------------------------------------- what is asked
 
 
 def judged(store, script, jobs=None, *, attempts=3, against=None, concurrency=1, server=None, **options):
@@ -270,9 +211,6 @@ def test_what_cannot_be_compared_is_told(tmp_path):
         assert len(showings) == 2 and "1 pairs are one and the same picture" in notes[0]
 
 
-# ---------------------------------------------------------------------------------------------- cost and bias
-
-
 def test_an_estimate_counts_what_is_pending(tmp_path):
     with world.painted(tmp_path, world.jobs()) as store:
         showings, _ = vlm.showings(world.jobs(), world.ELEMENTS, store)
@@ -286,32 +224,3 @@ def test_an_estimate_counts_what_is_pending(tmp_path):
         judged(store, lambda *_: Reply(good()), max_tokens=1000)
         assert vlm.Docket(showings, store, Endpoint("eyes", max_tokens=1000), 3).estimate().requests == 0
     assert "price" not in str(estimate([("text", [(1, 1)])], 10))
-
-
-@pytest.mark.parametrize(
-    ("size", "tiles"),
-    [((128, 128), 1), ((512, 512), 1), ((513, 512), 2), ((1024, 1024), 4), ((768, 1024), 4), ((2048, 4096), 6)],
-)
-def test_tokens_of_pictures_follow_the_rule(size, tiles):
-    assert picture_tokens(*size) == 85 + 170 * tiles
-
-
-def test_position_bias_counts_pairs_seen_in_both_orders():
-    def seen(first, second, gap, measure="composition"):
-        return Comparison(first, second, "vlm:eyes", measure, 5 + gap, 5)
-
-    found = position_bias(
-        [
-            seen("a", "b", 2), seen("b", "a", 1),  # the first wins both times: the order decided
-            seen("a", "c", 3), seen("c", "a", -3),  # a wins, wherever it stands
-            seen("a", "d", 0), seen("d", "a", -1),
-            seen("a", "e", 9),  # one order only
-            seen("a", "b", 0, "quality"), seen("b", "a", 0, "quality"),
-        ]
-    )  # fmt: skip
-    composition, quality = found
-    assert (composition.pairs, composition.first, composition.ties, composition.second) == (3, 3, 1, 2)
-    assert (composition.reversed, composition.difference) == (1, pytest.approx(2 / 6))
-    assert (quality.pairs, quality.ties, quality.reversed) == (1, 2, 0)
-    assert "shown first wins 50 %, shown second wins 33 %, tie 17 % of 6 showings" in str(composition)
-    assert position_bias([seen("a", "b", 1)]) == []
