@@ -12,7 +12,7 @@
     statistics.py, correlations.py   bootstrap intervals, wins, agreement with people; pure numpy and scipy
     reading.py, versus.py        what the store has about a plan, as arrays: methods x cases
     findings.py, measures.py     means, differences, recall and cost of a plan; what measures are called
-    sections.py, tables.py, plots.py, sheets.py   what a report is made of
+    sections.py, tables.py, plots.py, drawing.py, sheets.py   what a report is made of
     contents.py, report.py       one HTML page, templates/ beside it
     correlate.py                 judges against people
     experiments.py, evidence.py  the tables of docs/evidence.md

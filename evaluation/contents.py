@@ -57,6 +57,7 @@ def contents(plan: Plan, reading: Reading, judged: Sequence[Panel], against: Seq
     findings = Findings(reading, plan.testbed.strength)
     for label in against:
         reading.row(label)
+    swept, setting_plot = plots.over_setting(findings)
     content: dict[str, Any] = {
         "title": f"Testbed report: {plan.name}",
         "subtitle": subtitle(plan, reading),
@@ -68,6 +69,8 @@ def contents(plan: Plan, reading: Reading, judged: Sequence[Panel], against: Seq
         "explanations": findings.measures,
         "cost_plot": Markup(plots.quality_over_cost(findings)),
         "differences": [sections.differences(findings, one) for one in against or findings.baselines],
+        "setting": swept,
+        "setting_plot": Markup(setting_plot),
         "size_plot": Markup(plots.by_size(findings)),
         "by_size": by_size(findings),
         "by_part": [one for one in (sections.by_category(findings), sections.by_element(findings)) if one],

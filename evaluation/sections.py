@@ -199,12 +199,11 @@ def sentences(findings: Findings) -> list[tuple[str, str]]:
         interval = f" ({measure.range(one.low, one.high)})" if not math.isnan(one.low) else ""
         text = f"“{best}” has the best mean, {measure.text(one.value)}{unit}{interval}."
         if near:
-            text += f" Not told apart from it: {_listed([f'“{label}”' for label in near])}."
+            text += f" Not told apart from it: {_listed(_some([f'“{label}”' for label in near]))}."
         if worse:
-            behind = [f"“{label}” by {measure.text(abs(gaps[label].value))}" for label in worse[:MOST_NAMED]]
-            points = " points" if measure.unit == "%" else ""
-            behind += [f"{len(worse) - MOST_NAMED} more"] if len(worse) > MOST_NAMED else []
-            text += f" Clearly behind it: {_listed(behind)}{points}."
+            behind = [f"“{label}” by {measure.text(abs(gaps[label].value))}" for label in worse]
+            points = " (percentage points)" if measure.unit == "%" else ""
+            text += f" Clearly behind it{points}: {_listed(_some(behind))}."
         found.append((measure.title.capitalize(), text))
     return found
 
@@ -216,7 +215,7 @@ def _best(measure: Measure, found: object) -> float:
 
 def _span(found: object) -> tuple[float, float]:
     ends = [end for one in found for end in (one.low, one.value, one.high) if not math.isnan(end)]  # type: ignore[attr-defined]
-    low, high = min(ends, default=0.0), max(ends, default=1.0)
+    low, high = min([0.0, *ends]), max(ends, default=1.0)  # bars begin at zero
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
@@ -249,6 +248,10 @@ def _seconds(seconds: float) -> str:
 
 def _times(times: float) -> str:
     return "–" if math.isnan(times) else f"{times:.2f}"
+
+
+def _some(names: Sequence[str]) -> list[str]:
+    return [*names] if len(names) <= MOST_NAMED else [*names[:MOST_NAMED], f"{len(names) - MOST_NAMED} more"]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from .findings import PRESENT, Findings
 from .jobs import EvaluationError
+from .testbeds import draw
 
 SIDE = 160
 """Pixels of a picture's longer side, at most."""
@@ -79,7 +80,7 @@ def choices(findings: Findings) -> list[Choice]:
     found = [
         Choice(
             "Fixed examples",
-            "The first sets of every size in the plan, chosen before anything was painted.",
+            "A few sets of every size, drawn by lot: their names decide, not their pictures.",
             tuple(Chosen(place) for place in examples(findings)),
         )
     ]
@@ -91,12 +92,14 @@ def choices(findings: Findings) -> list[Choice]:
 
 
 def examples(findings: Findings) -> list[int]:
-    """Up to EXAMPLES cases of each size, of both worlds in turn, in the order of the plan."""
+    """Up to EXAMPLES cases of each size, of both worlds in turn, which no result has a say in."""
     found = []
+    lots = [(draw(case.set.elements, "example"), case.seed, place) for place, case in enumerate(findings.reading.cases)]
     for size in sorted(set(findings.sizes.tolist())):
-        worlds: dict[str, list[int]] = {}
-        for place in np.flatnonzero(findings.sizes == size):
-            worlds.setdefault(str(findings.worlds[place]), []).append(int(place))
+        worlds: dict[str, list[int]] = {str(world): [] for world in dict.fromkeys(findings.worlds.tolist())}
+        for *_, place in sorted(lots):
+            if findings.sizes[place] == size:
+                worlds[str(findings.worlds[place])].append(place)
         turns = [group[turn] for turn in range(EXAMPLES) for group in worlds.values() if turn < len(group)]
         found += turns[:EXAMPLES]
     return found

@@ -181,6 +181,9 @@ def test_a_judge_that_sees_two_pictures_has_its_section(page, written):
 def test_plots_take_the_inks_of_the_page(written):
     drawings = re.findall(r"<svg.*?</svg>", written["report.html"], re.DOTALL)
     assert len(drawings) == 2
+    assert [re.search('aria-label="(.*?)"', one)[1] for one in drawings] == [
+        "quality over cost", "over N, number of LoRAs",
+    ]  # fmt: skip
     for drawing in drawings:
         assert "var(--ink)" in drawing and "var(--paper)" in drawing and "#01020" not in drawing
         assert "<metadata>" not in drawing and 'id="figure_1"' not in drawing
@@ -231,6 +234,30 @@ def test_many_methods_have_no_tangle_of_lines(tmp_path):
         assert "merge" in named and len(named) < 10, "only those that nothing beats in both, and the merge"
         paths = report.write_report(made.plan(tmp_path, jobs), store, tmp_path / "out")
     Page(paths[0].read_text("utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("label", "found"),
+    [
+        ("switch, τ = 5", ("switch", "τ", 5.0)),
+        ("sum, λ = -1.0", ("sum", "λ", -1.0)),
+        ("merge, w/N, 20 steps", ("merge, w/N", "steps", 20.0)),
+        ("switch, τ = 5, 30 steps", ("switch, τ = 5", "steps", 30.0)),
+        ("switch, τ automatic", None),
+        ("merge", None),
+    ],
+)
+def test_settings_in_labels(label, found):
+    assert plots.setting(label) == found
+
+
+def test_a_swept_setting_has_its_plot(tmp_path):
+    turns = {f"switch, τ = {turn}": Method("switch", {"every": turn}) for turn in (1, 2, 5)}
+    jobs = made.jobs(methods={"merge": Method("merge"), "switch, τ automatic": Method("switch", {"every": 0}), **turns})
+    with made.fill(tmp_path, jobs) as store:
+        name, drawing = plots.over_setting(Findings(read(jobs, made.ELEMENTS, store)))
+        assert name == "τ" and {">merge<", ">switch<", ">τ<"} <= set(re.findall(">[^<>]+<", drawing))
+        assert plots.over_setting(Findings(read(jobs[:2], made.ELEMENTS, store))) == ("", "")
 
 
 def test_pictures_without_scores_still_make_a_report(tmp_path):
