@@ -21,6 +21,8 @@ from .report import existing_results
 from .store import Store
 from .tables import markdown
 
+KEPT = "full"
+"""The experiment whose numbers are also kept as a benchmark's are."""
 DOCUMENT = ROOT / "docs" / "evidence.md"
 _PLACE = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=Path("evaluation_output") / "standin", metavar="FOLDER")
     parser.add_argument("--document", type=Path, default=DOCUMENT, metavar="FILE", help="default: docs/evidence.md")
     parser.add_argument(
-        "--benchmarks", type=Path, default=FOLDER, metavar="FOLDER", help="where the numbers go as JSON"
+        "--benchmarks", type=Path, default=FOLDER, metavar="FOLDER", help="where the full plan's numbers go"
     )
 
 
@@ -49,12 +51,14 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"{name}: nothing painted and judged yet")
                 continue
             tables |= written(name, findings)
-            rows += [Row(f"{name}, {what}", value) for what, value in numbers(findings)]
+            rows += [Row(what, value) for what, value in numbers(findings)] if name == KEPT else []
             print(f"{name}: {basis(findings)}")
     if not tables:
         return 1
     write_tables(arguments.document, tables)
-    print(f"{arguments.document}\n{write_results('evidence', rows, arguments.benchmarks)}")
+    print(arguments.document)
+    if rows:
+        print(write_results("evidence", rows, arguments.benchmarks))
     return 0
 
 

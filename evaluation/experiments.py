@@ -10,6 +10,7 @@ import numpy as np
 from . import sections
 from .findings import Findings
 from .measures import RECALL, Measure
+from .statistics import Estimate
 from .tables import Cell, Head, Row, Table
 
 Build = Callable[[Findings], Table]
@@ -69,7 +70,7 @@ def against(baseline: Callable[[str], str]) -> Build:
                     cells += [Cell("–"), Cell("–")]
                     continue
                 gap = findings.difference(found, label, other)
-                cells.append(Cell(found.text(gap.value, True), found.range(gap.low, gap.high, True)))
+                cells.append(_gap(found, gap))
                 cells.append(Cell(_shares(findings.wins(found, label, other))))
             rows.append(Row(label, tuple(cells)))
         return Table("", "method", tuple(heads), tuple(rows))
@@ -109,8 +110,11 @@ def _at(findings: Findings, found: Measure, method: str, setting: str, baseline:
     if not baseline:
         mean = findings.mean(found, label)
         return Cell(found.text(mean.value), found.range(mean.low, mean.high))
-    gap = findings.difference(found, label, other)
-    return Cell(found.text(gap.value, True), found.range(gap.low, gap.high, True))
+    return _gap(found, findings.difference(found, label, other))
+
+
+def _gap(found: Measure, gap: Estimate) -> Cell:
+    return Cell(found.text(gap.value, True), found.range(gap.low, gap.high, True), tone=sections.tone(found, gap))
 
 
 def styles(alone: bool, own: bool) -> Build:

@@ -27,7 +27,15 @@ class Cell:
     @property
     def line(self) -> str:
         """All of it in one line of plain text."""
-        return " ".join(part for part in (self.text, f"({self.detail})" if self.detail else "", self.more) if part)
+        return self._line(self.text)
+
+    @property
+    def marked(self) -> str:
+        """The same in Markdown: bold where it has a tone."""
+        return self._line(f"**{self.text}**" if self.tone else self.text)
+
+    def _line(self, text: str) -> str:
+        return " ".join(part for part in (text, f"({self.detail})" if self.detail else "", self.more) if part)
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ def markdown(table: Table, level: int = 3) -> str:
     """The table in Markdown below a heading; level 0 leaves heading and note out."""
     parts = [f"{'#' * level} {table.title}", table.note] if level else []
     lines = [[table.corner, *(head.line for head in table.heads)]]
-    lines += [[row.label, *(cell.line for cell in row.cells)] for row in table.rows]
+    lines += [[row.label, *(cell.marked for cell in row.cells)] for row in table.rows]
     aligned = ["| --- |" + " ---: |" * len(table.heads)]
     grid = [_line(lines[0]), *aligned, *map(_line, lines[1:])]
     return "\n\n".join(part for part in [*parts, "\n".join(grid)] if part)

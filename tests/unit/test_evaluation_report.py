@@ -130,7 +130,10 @@ def test_the_table_has_the_means_with_their_intervals(folder, findings, written)
     line = next(line for line in written["report.md"].splitlines() if line.startswith("| composite"))
     estimate = findings.mean(SHARE, "composite")
     assert estimate.value == pytest.approx(values[kept].mean()) and kept.sum() == 15
-    assert f"| {100 * estimate.value:.0f} ({100 * estimate.low:.0f} to {100 * estimate.high:.0f}) |" in line
+    told = f"{100 * estimate.value:.0f} ({100 * estimate.low:.0f} to {100 * estimate.high:.0f})"
+    assert f"| {told} |" in line.replace("**", "")
+    best = max(findings.mean(SHARE, label).value for label in findings.reading.labels)
+    assert ("**" in line.partition(" |")[2].partition(" |")[0]) == (estimate.value == best), "the best is bold"
     assert line.rstrip(" |").endswith("| 2.00"), "twice the time of no LoRA in the median"
 
 
