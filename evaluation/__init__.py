@@ -15,9 +15,9 @@
     sections.py, tables.py, plots.py, drawing.py, sheets.py   what a report is made of
     contents.py, report.py       one HTML page, templates/ beside it
     correlate.py                 judges against people
-    experiments.py, evidence.py  the tables of docs/evidence.md
     cli.py                       `python -m mixlora.evaluation`: run, judge, report, rate, ...
     chain.py, check.py           `make testbed`: one after the other; is everything there?
+    experiments.py, evidence.py  the tables of docs/evidence.md
     plans/                       the plans of the experiments
 
 Imports run from the bottom up: nothing above imports what stands below it.

@@ -135,8 +135,6 @@ def caption(findings: Findings) -> str:
 
 def facts(plan: Plan, reading: Reading) -> list[tuple[str, str]]:
     """How it was measured, for those who want to do it again."""
-    from ..tools.archive import version
-
     how = {str(job.sampling): job.sampling for job in reading.jobs.values()}
     samplings = [
         f"{one.sampler_name} ({one.scheduler}), {one.steps} steps, CFG {one.cfg:g}, {one.width} × {one.height}"
@@ -157,7 +155,7 @@ def facts(plan: Plan, reading: Reading) -> list[tuple[str, str]]:
             "together), expanded percentiles (arXiv 1411.5279)",
         ),
         ("report written on", machine()),
-        ("versions", f"MixLoRA {version()}, commit {commit() or 'unknown'}, {_packages()}"),
+        ("versions", f"MixLoRA at commit {commit() or 'unknown'}, {_packages()}"),
         ("date", f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"),
     ]
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .findings import Findings, Where
 from .measures import RECALL, Measure
@@ -208,13 +208,13 @@ def sentences(findings: Findings) -> list[tuple[str, str]]:
     return found
 
 
-def _best(measure: Measure, found: object) -> float:
-    values = [one.value for one in found if not math.isnan(one.value)]  # type: ignore[attr-defined]
+def _best(measure: Measure, found: Iterable[Estimate]) -> float:
+    values = [one.value for one in found if not math.isnan(one.value)]
     return (max if measure.higher else min)(values, default=math.nan)
 
 
-def _span(found: object) -> tuple[float, float]:
-    ends = [end for one in found for end in (one.low, one.value, one.high) if not math.isnan(end)]  # type: ignore[attr-defined]
+def _span(found: Iterable[Estimate]) -> tuple[float, float]:
+    ends = [end for one in found for end in (one.low, one.value, one.high) if not math.isnan(end)]
     low, high = min([0.0, *ends]), max(ends, default=1.0)  # bars begin at zero
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
