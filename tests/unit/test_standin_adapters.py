@@ -25,6 +25,7 @@ def trainer(monkeypatch, tmp_path):
         return 0
 
     monkeypatch.setattr(adapters, "PICTURES", 1)
+    monkeypatch.setattr(adapters, "FEWER", {})
     monkeypatch.setattr(adapters, "run_trainer", run)
     monkeypatch.setattr(adapters, "adapter_file", lambda name: tmp_path / f"shipped_{name}.safetensors")
     return asked
