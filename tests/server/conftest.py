@@ -66,9 +66,12 @@ def object_info(client):
     return client.object_info()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium or Chrome without a window; tests that need it are skipped where there is none."""
+    """Chromium or Chrome without a window; tests that need it are skipped where there is none.
+
+    For one module: while playwright runs there is an event loop in this thread, in which our client cannot run its own.
+    """
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.skip("no Chromium or Chrome on the path (`apt-get install chromium`)")
