@@ -116,7 +116,8 @@ class StandinTestbed:
         path = adapter_file(element)
         if not path.is_file():
             raise EvaluationError(
-                f"{element}: {path.name} is missing in {path.parent}: check it out, or train it with `make standin`."
+                f"{element}: its adapter {path} is missing. Check it out, or train it: "
+                f"python -m mixlora.standin.recipe adapters --only {element}"
             )
         return path
 

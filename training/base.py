@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..mixlora_core import hashes
 from .settings import TrainingError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -138,7 +139,7 @@ def load_base(path: Path, dtype: str = "auto") -> tuple[Base, Any, Any]:
     missing = [part for part, found in (("UNet", patcher), ("text encoder", clip), ("VAE", vae)) if found is None]
     if missing:
         raise TrainingError(f"{path}: holds no {' and no '.join(missing)}; give a complete checkpoint.")
-    base = Base.from_comfy(patcher, name=path.stem, sha256=_sha256(path), legacy_hash=_legacy_hash(path))
+    base = Base.from_comfy(patcher, name=path.stem, sha256=hashes.of_file(path)[0], legacy_hash=_legacy_hash(path))
     return base, clip, vae
 
 
@@ -167,14 +168,6 @@ def _multiplies_bfloat16() -> bool:
     """Whether the processor has AVX512-BF16 or AMX; others emulate bf16, slowly."""
     checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(check is not None and check() for check in checks)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        total = hashlib.sha256()
-        while block := file.read(1 << 22):
-            total.update(block)
-    return total.hexdigest()
 
 
 def _legacy_hash(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from ...mixlora_core import hashes
 from ..jobs import EvaluationError
 
 INSTALL = 'pip install "open_clip_torch>=2.24"'
@@ -43,7 +43,7 @@ class ClipModel:
         self._network: Any = network.eval()
         self._prepare: Any = prepare
         self._tokenizer: Any = open_clip.get_tokenizer(model)
-        self.name = f"clip:{model}@{_sha256(weights)[:8]}"
+        self.name = f"clip:{model}@{hashes.of_file(weights)[0][:8]}"
         """Other weights are another judge."""
 
     @torch.inference_mode()
@@ -88,11 +88,3 @@ def _check(open_clip: Any, model: str, weights: Path) -> None:
 
 def _unit(features: torch.Tensor) -> np.ndarray:
     return torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
-
-
-def _sha256(path: Path) -> str:
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            total.update(piece)
-    return total.hexdigest()

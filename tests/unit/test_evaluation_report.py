@@ -239,30 +239,6 @@ def test_many_methods_have_no_tangle_of_lines(tmp_path):
     Page(paths[0].read_text("utf-8"))
 
 
-@pytest.mark.parametrize(
-    ("label", "found"),
-    [
-        ("switch, τ = 5", ("switch", "τ", 5.0)),
-        ("sum, λ = -1.0", ("sum", "λ", -1.0)),
-        ("merge, w/N, 20 steps", ("merge, w/N", "steps", 20.0)),
-        ("switch, τ = 5, 30 steps", ("switch, τ = 5", "steps", 30.0)),
-        ("switch, τ automatic", None),
-        ("merge", None),
-    ],
-)
-def test_settings_in_labels(label, found):
-    assert plots.setting(label) == found
-
-
-def test_a_swept_setting_has_its_plot(tmp_path):
-    turns = {f"switch, τ = {turn}": Method("switch", {"every": turn}) for turn in (1, 2, 5)}
-    jobs = made.jobs(methods={"merge": Method("merge"), "switch, τ automatic": Method("switch", {"every": 0}), **turns})
-    with made.fill(tmp_path, jobs) as store:
-        name, drawing = plots.over_setting(Findings(read(jobs, made.ELEMENTS, store)))
-        assert name == "τ" and {">merge<", ">switch<", ">τ<"} <= set(re.findall(">[^<>]+<", drawing))
-        assert plots.over_setting(Findings(read(jobs[:2], made.ELEMENTS, store))) == ("", "")
-
-
 def test_pictures_without_scores_still_make_a_report(tmp_path):
     jobs = made.jobs(methods={"switch": Method("switch", {"every": 5})})
     with made.begun(tmp_path) as store:
@@ -271,12 +247,6 @@ def test_pictures_without_scores_still_make_a_report(tmp_path):
         paths = report.write_report(made.plan(tmp_path, jobs), store, tmp_path / "out")
     text = paths[0].read_text("utf-8")
     assert "No judge has scored these pictures yet" in " ".join(Page(text).words) and "data:image/jpeg" in text
-
-
-def test_points_that_nothing_beats():
-    points = {"a": (1.0, 5.0), "b": (2.0, 4.0), "c": (3.0, 9.0), "d": (3.0, 8.0)}
-    assert plots.pareto(points) == {"a", "c"}
-    assert plots.pareto(points, higher=False) == {"a", "b"}
 
 
 def test_the_command(folder, monkeypatch, capsys, tmp_path):
