@@ -9,10 +9,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .errors import CompositionError
 from .schedule import block_length, timetable
+
+if TYPE_CHECKING:
+    from .fusion import Fusion
+
+BOTH, POSITIVE, NEGATIVE = "both", "positive", "negative"
+"""The sides of classifier-free guidance: predictions with the prompt, and with what shall not be shown."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Branch:
     """How much the branch counts in the mean of the predictions; more than 0."""
     text: int | None = None
     """The adapter whose own conditioning is used, where there is one; None uses only what is meant for all."""
+    side: str = BOTH
+    """The predictions that the branch is for: BOTH, POSITIVE or NEGATIVE."""
 
 
 class Composition(Protocol):
@@ -40,8 +48,13 @@ class Composition(Protocol):
         """Whether steps differ; where not, the step need not be known."""
         ...
 
-    def branches(self, step: int, steps: int) -> Sequence[Branch]:
-        """The branches of step `step` (from 0) of `steps`; at least one."""
+    @property
+    def fusion(self) -> Fusion | None:
+        """How the predictions of a side become one; None: their mean, weighted by the branches."""
+        ...
+
+    def branches(self, step: int, steps: int, guidance: float) -> Sequence[Branch]:
+        """The branches of step `step` (from 0) of `steps` at a CFG scale; at least one for each side."""
         ...
 
     def check(self, steps: int) -> None:
@@ -55,8 +68,9 @@ class Merge:
 
     adapters: int
     depends_on_step = False
+    fusion = None
 
-    def branches(self, step: int, steps: int) -> Sequence[Branch]:
+    def branches(self, step: int, steps: int, guidance: float = 1.0) -> Sequence[Branch]:
         """One branch in which everyone speaks."""
         return (Branch((1.0,) * self.adapters),)
 
@@ -75,6 +89,7 @@ class Switch:
     every: int = 5
     order: tuple[int, ...] = ()
     depends_on_step = True
+    fusion = None
 
     def __post_init__(self) -> None:
         _some(self.adapters)
@@ -90,7 +105,7 @@ class Switch:
         """The adapter of each step. Raises CompositionError where automatic turns do not fit."""
         return _timetable(self.order or tuple(range(self.adapters)), self.every, steps)
 
-    def branches(self, step: int, steps: int) -> Sequence[Branch]:
+    def branches(self, step: int, steps: int, guidance: float = 1.0) -> Sequence[Branch]:
         """One branch: the adapter whose turn it is."""
         speaker = self.timetable(steps)[step]
         return (Branch(_only(speaker, self.adapters), text=speaker),)
@@ -111,6 +126,7 @@ class Composite:
     adapters: int
     weights: tuple[float, ...] = ()
     depends_on_step = False
+    fusion = None
 
     def __post_init__(self) -> None:
         _some(self.adapters)
@@ -123,7 +139,7 @@ class Composite:
         if self.weights and not any(self.weights):
             raise CompositionError("All weights are 0, so no LoRA would count. Give at least one a weight above 0.")
 
-    def branches(self, step: int, steps: int) -> Sequence[Branch]:
+    def branches(self, step: int, steps: int, guidance: float = 1.0) -> Sequence[Branch]:
         """One branch for each adapter that counts."""
         weights = self.weights or (1.0,) * self.adapters
         return tuple(

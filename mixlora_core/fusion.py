@@ -3,8 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .composition import Branch
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What a fusion may know beside the predictions: all of one model call, for one list of conditionings."""
+
+    step: int
+    steps: int
+    noisy: Tensor
+    """The latent that the model saw, (rows, channels, ...); the noise is in proportion to it minus a prediction."""
+    memory: dict[str, Any] = field(default_factory=dict)
+    """Kept from one call of this list to the next within a run, and empty at its start."""
+
+
+class Fusion(Protocol):
+    """Predictions of a side's branches -> the prediction of that side."""
+
+    def __call__(self, predictions: Sequence[Tensor], branches: Sequence[Branch], moment: Moment) -> Tensor:
+        """One tensor of the predictions' shape, from the clean latents that these branches predict."""
+        ...
 
 
 def mean(predictions: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

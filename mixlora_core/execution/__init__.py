@@ -4,7 +4,8 @@
 the step and the row of the batch, by one of two executors: `swap` rewrites weights, `rows` adds to activations.
 """
 
-from .engine import TEXT, Voice, attach
+from .conditioning import TEXT
+from .engine import Voice, attach
 from .executor import AUTOMATIC, ROWS, SWAP
 from .patching import base_weights, clip_target, patched, unet_target
 

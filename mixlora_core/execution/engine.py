@@ -10,27 +10,26 @@ import logging
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import comfy.model_management
-from comfy.hooks import EnumHookType
+import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from .. import fusion
 from ..adapter import Adapter
-from ..composition import Branch, Composition
+from ..composition import BOTH, Branch, Composition
 from ..errors import CompositionError
+from ..fusion import Moment
 from ..schedule import step_of
+from . import conditioning
 from .bank import Bank, kept
 from .executor import AUTOMATIC, ROWS, SWAP, BranchId, Executor
 from .rows import Rows, RowsBank, low_rank
 from .swap import Swap, writable
-
-TEXT = "mixlora_text"
-"""Key of a conditioning that is meant for one adapter only: (index, number of adapters)."""
 
 _PREFIX = "mixlora."
 
@@ -85,7 +84,7 @@ def _chosen(executor: str, model: Any, adapters: Sequence[Adapter], composition:
     can = {ROWS: low_rank(model.model, adapters), SWAP: writable(model.model, names)}
     composed = any(key.startswith(_PREFIX) for key in model.wrappers.get(WrappersMP.CALC_COND_BATCH, {}) if key)
     if executor == AUTOMATIC:
-        alone = len(composition.branches(0, composition.adapters)) == 1
+        alone = len(composition.branches(0, composition.adapters, 1.0)) == 1
         # Weights that ComfyUI streams to the device at every forward are better left alone.
         streamed = model.model.model_lowvram or getattr(model, "is_dynamic", lambda: False)()
         executor = SWAP if alone and can[SWAP] and not composed and not streamed else ROWS
@@ -107,11 +106,24 @@ class _Run:
 
     sigmas: Sequence[float]
     executor: Executor
-    at_once: int
+    at_once: int | None
+    guider: Any
+    memory: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """What the fusion keeps between calls, for each list of conditionings."""
 
     @property
     def steps(self) -> int:
         return max(len(self.sigmas) - 1, 1)
+
+    @property
+    def guidance(self) -> float:
+        """The CFG scale; 1 where the guider has none."""
+        return float(getattr(self.guider, "cfg", 1.0))
+
+    @property
+    def known(self) -> Mapping[str, conditioning.Entries] | None:
+        """The guider's conditionings by name."""
+        return getattr(self.guider, "conds", None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +139,7 @@ class _Engine:
     def sample(self, execute: Any, guider: Any, sigmas: Tensor, extra_args: dict, *args: Any, **kwargs: Any) -> Any:
         """Around a sampler: opens a run, and puts everything back whatever happens."""
         options = extra_args["model_options"]["transformer_options"]
-        run = options[self.key] = self._open(sigmas)
+        run = options[self.key] = self._open(sigmas, guider)
         try:
             return execute(guider, sigmas, extra_args, *args, **kwargs)
         finally:
@@ -164,52 +176,78 @@ class _Engine:
         with run.executor.speaking(execute.class_obj, spoken, len(x) // len(chunks)):
             return execute(x, t, *args, **kwargs)
 
-    def _open(self, sigmas: Tensor | None) -> _Run:
+    def _open(self, sigmas: Tensor | None, guider: Any = None) -> _Run:
         levels = [] if sigmas is None else sigmas.tolist()
         if levels:
             self.composition.check(max(len(levels) - 1, 1))
         executor = self.begin()
-        return _Run(levels, executor, executor.together or self.branches_at_once or self.composition.adapters)
+        return _Run(levels, executor, executor.together or self.branches_at_once, guider)
 
     def _fused(
         self, run: _Run, execute: Any, model: Any, conds: list, x: Tensor, timestep: Tensor, model_options: dict
     ) -> list[Tensor]:
         """Predictions for each list of conditionings, the branches in as few batches as memory allows."""
-        if run.executor.together == 1 and any(_rewrites(entry) for entries in conds for entry in entries or ()):
-            raise CompositionError(
-                "A conditioning carries LoRA hooks (Create Hook LoRA), which rewrite weights, and so does this "
-                "composition. Put that LoRA into the stack, or use LoRA Composite with LoRA files of the LoRA family."
-            )
-        branches = self._distinct(self.composition.branches(self._step(run, timestep), run.steps), conds)
-        done: list[list[Tensor]] = []
-        weights: list[float] = []
+        conditioning.check(conds, len(self.strengths), rewriting=run.executor.together == 1)
+        step = self._step(run, timestep)
+        sides = conditioning.sides(conds, run.known)
+        branches = self._distinct(self.composition.branches(step, run.steps, run.guidance), conds, sides)
+        made: list[list[tuple[Sequence[Branch], Tensor]]] = [[] for _ in conds]
         while branches:
             some = branches[: run.at_once]
             run.executor.prepare(model, [branch.coefficients for branch in some])
-            lists = [None if entries is None else self._copies(entries, some) for entries in conds]
+            asked = self._asked(some, sides)
+            lists = [conditioning.copies(conds[place], own, self.key) if own else None for place, own in asked]
             try:
-                done.append(execute(model, lists, x, timestep, model_options))
+                predictions = execute(model, lists, x, timestep, model_options)
             except comfy.model_management.OOM_EXCEPTION:
                 if len(some) == 1:
                     raise
                 run.at_once = len(some) // 2
             else:
-                weights.append(sum(branch.weight for branch in some))
+                for (place, own), prediction in zip(asked, predictions, strict=True):
+                    made[place] += [(own, prediction)] if own else []
                 branches = branches[len(some) :]
                 continue
             # Here, not in the handler: there the error still holds the failed forward's tensors.
             logging.warning("MixLoRA: out of memory; going on with %d branches in a batch.", run.at_once)
             comfy.model_management.soft_empty_cache()
-        return [fusion.mean(parts, weights) for parts in zip(*done, strict=True)]
+        moments = [Moment(step, run.steps, x, run.memory.setdefault(place, {})) for place in range(len(conds))]
+        return [self._fuse(parts, moment) for parts, moment in zip(made, moments, strict=True)]
 
-    def _distinct(self, branches: Sequence[Branch], conds: list) -> list[Branch]:
-        """Branches with strengths in their coefficients, each once: two adapters of strength 0 predict the same."""
-        own_texts = any(TEXT in entry for entries in conds for entry in entries or ())
+    def _asked(self, branches: Sequence[Branch], sides: Sequence[str]) -> list[tuple[int, list[Branch]]]:
+        """What one model call predicts: places in `conds`, and the branches that ComfyUI averages for each.
+
+        A fusion other than the mean gets every branch's prediction by itself.
+        """
+        asked = [(place, [b for b in branches if side and b.side in (BOTH, side)]) for place, side in enumerate(sides)]
+        if self.composition.fusion is None:
+            return asked
+        return [(place, [branch]) for place, own in asked for branch in own]
+
+    def _fuse(self, parts: Sequence[tuple[Sequence[Branch], Tensor]], moment: Moment) -> Tensor:
+        if not parts:  # a list of conditionings that is not there, as the negative one without guidance
+            return torch.zeros_like(moment.noisy)
+        predictions = [prediction for _, prediction in parts]
+        if self.composition.fusion is None:
+            return fusion.mean(predictions, [sum(branch.weight for branch in own) for own, _ in parts])
+        return self.composition.fusion(predictions, [branch for (branch,), _ in parts], moment)
+
+    def _distinct(self, branches: Sequence[Branch], conds: list, sides: Sequence[str]) -> list[Branch]:
+        """Branches that are asked for, with strengths in their coefficients; each once where the mean is taken.
+
+        Two adapters of strength 0 predict the same.
+        """
+        for side in sides:
+            if side and not any(branch.side in (BOTH, side) for branch in branches):
+                raise CompositionError(f"The composition has no branch for the {side} prompt in this step.")
+        own_texts = conditioning.own_texts(conds)
         weights: dict[tuple, float] = {}
         for branch in branches:
-            what = (self._coefficients(branch), branch.text if own_texts else None)
-            weights[what] = weights.get(what, 0.0) + branch.weight
-        return [Branch(coefficients, weight, text) for (coefficients, text), weight in weights.items()]
+            if branch.side == BOTH or branch.side in sides:
+                text = branch.text if own_texts or self.composition.fusion is not None else None
+                what = (self._coefficients(branch), text, branch.side)
+                weights[what] = weights.get(what, 0.0) + branch.weight
+        return [Branch(coefficients, weight, text, side) for (coefficients, text, side), weight in weights.items()]
 
     def _step(self, run: _Run, timestep: Tensor) -> int:
         if not self.composition.depends_on_step:
@@ -223,38 +261,3 @@ class _Engine:
 
     def _coefficients(self, branch: Branch) -> tuple[float, ...]:
         return tuple(c * strength for c, strength in zip(branch.coefficients, self.strengths, strict=True))
-
-    def _copies(self, entries: Sequence[Mapping[str, Any]], branches: Sequence[Branch]) -> list[dict[str, Any]]:
-        """Each branch's own conditionings, marked as its own and weighed as it is."""
-        even = len({branch.weight for branch in branches}) == 1
-        copies = []
-        for branch in branches:
-            own = [entry for entry in entries if self._text(entry, branch) == branch.text]
-            if entries and not own:
-                raise CompositionError(
-                    f"No conditioning is left for {_named(branch)}: its part of the text encoded for each LoRA does "
-                    "not reach the sampler. Connect all parts, or encode the text once for all (CLIP Text Encode)."
-                )
-            for entry in own:
-                weight = {} if even else {"strength": entry.get("strength", 1.0) * branch.weight}
-                copies.append({**entry, **weight, "uuid": BranchId(entry["uuid"], self.key, branch.coefficients)})
-        return copies
-
-    def _text(self, entry: Mapping[str, Any], branch: Branch) -> int | None:
-        """Which adapter a conditioning is meant for, where it says so; else any, hence this branch's."""
-        text, count = entry.get(TEXT, (branch.text, len(self.strengths)))
-        if count != len(self.strengths):
-            raise CompositionError(
-                f"The text was encoded for a stack of {count} LoRAs, this one has {len(self.strengths)}. "
-                "Connect the same stack to the text encoder and to the sampler."
-            )
-        return text
-
-
-def _named(branch: Branch) -> str:
-    return "all LoRAs together" if branch.text is None else f"LoRA {branch.text + 1} of the stack"
-
-
-def _rewrites(entry: Mapping[str, Any]) -> bool:
-    hooks = entry.get("hooks")
-    return hooks is not None and bool(hooks.get_type(EnumHookType.Weight))

@@ -167,11 +167,16 @@ def test_hooks_in_conditionings(three, compose, methods, loras, models, sd15, un
 
 
 FRACTIONS = st.floats(-1, 1.5, allow_nan=False)
+SIDES = st.sampled_from(["both", "positive", "negative"])
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    drawn=st.lists(st.tuples(st.tuples(*[FRACTIONS] * ADAPTERS), st.floats(0.1, 3)), min_size=1, max_size=4),
+    drawn=st.lists(
+        st.tuples(st.tuples(*[FRACTIONS] * ADAPTERS), st.floats(0.1, 3), SIDES),
+        min_size=1,
+        max_size=4,
+    ),
     at_once=st.integers(1, 4),
     sampler=st.sampled_from(["euler", "heun", "dpmpp_2m"]),
 )
@@ -181,9 +186,10 @@ def test_rows_equal_swap_for_any_composition(three, models, sd15, methods, drawn
     from mixlora.mixlora_core.composition import Branch
 
     class Drawn(methods.Merge):
-        def branches(self, step, steps):
+        def branches(self, step, steps, guidance=1.0):
             turned = drawn[step % len(drawn) :] + drawn[: step % len(drawn)]
-            return [Branch(coefficients, weight) for coefficients, weight in turned[: 1 + step % 3]]
+            everyone = Branch((0.5,) * ADAPTERS)  # no side is left without a branch
+            return [everyone, *(Branch(c, weight, None, side) for c, weight, side in turned[: 1 + step % 3])]
 
         depends_on_step = True
 

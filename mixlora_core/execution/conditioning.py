@@ -1,0 +1,81 @@
+"""Branches as ComfyUI's conditionings: whose entries each branch gets, marked as its own and weighed as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from comfy.hooks import EnumHookType
+
+from ..composition import NEGATIVE, POSITIVE, Branch
+from ..errors import CompositionError
+from .executor import BranchId
+
+TEXT = "mixlora_text"
+"""Key of a conditioning that is meant for one adapter only: (index, number of adapters)."""
+
+Entries = Sequence[Mapping[str, Any]]
+"""The conditionings of one prediction, as ComfyUI's `calc_cond_batch` takes them."""
+
+
+def sides(conds: Sequence[Entries | None], known: Mapping[str, Entries] | None) -> list[str]:
+    """Which side of the guidance each list of conditionings is for; "" for one that is missing.
+
+    A guider keeps its lists by name; what bears no name of its, such as another pack's, counts as POSITIVE. Without a
+    guider (`known` is None) the second list is the negative one, as in ComfyUI's `sampling_function`.
+    """
+    if known is None:
+        negative = [position == 1 for position in range(len(conds))]
+    else:
+        named = [own for name, own in known.items() if "negative" in name]
+        negative = [any(entries is own for own in named) for entries in conds]
+    found = [NEGATIVE if one else POSITIVE for one in negative]
+    return [side if entries else "" for side, entries in zip(found, conds, strict=True)]
+
+
+def copies(entries: Entries, branches: Sequence[Branch], engine: str) -> list[dict[str, Any]]:
+    """The branches' own conditionings as one list, which ComfyUI averages by the branches' weights."""
+    even = len({branch.weight for branch in branches}) == 1
+    copied = []
+    for branch in branches:
+        own = [entry for entry in entries if _text(entry, branch) == branch.text]
+        if entries and not own:
+            raise CompositionError(
+                f"No conditioning is left for {_named(branch)}: its part of the text encoded for each LoRA does "
+                "not reach the sampler. Connect all parts, or encode the text once for all (CLIP Text Encode)."
+            )
+        for entry in own:
+            weight = {} if even else {"strength": entry.get("strength", 1.0) * branch.weight}
+            copied.append({**entry, **weight, "uuid": BranchId(entry["uuid"], engine, branch.coefficients)})
+    return copied
+
+
+def check(conds: Sequence[Entries | None], adapters: int, rewriting: bool) -> None:
+    """Raises CompositionError for conditionings that do not fit a stack or an executor that rewrites weights."""
+    for entry in (entry for entries in conds for entry in entries or ()):
+        count = entry.get(TEXT, (0, adapters))[1]
+        if count != adapters:
+            raise CompositionError(
+                f"The text was encoded for a stack of {count} LoRAs, this one has {adapters}. "
+                "Connect the same stack to the text encoder and to the sampler."
+            )
+        hooks = entry.get("hooks")
+        if rewriting and hooks is not None and hooks.get_type(EnumHookType.Weight):
+            raise CompositionError(
+                "A conditioning carries LoRA hooks (Create Hook LoRA), which rewrite weights, and so does this "
+                "composition. Put that LoRA into the stack, or use LoRA Composite with LoRA files of the LoRA family."
+            )
+
+
+def own_texts(conds: Sequence[Entries | None]) -> bool:
+    """Whether a text was encoded for each adapter."""
+    return any(TEXT in entry for entries in conds for entry in entries or ())
+
+
+def _text(entry: Mapping[str, Any], branch: Branch) -> int | None:
+    """Which adapter a conditioning is meant for, where it says so; else any, hence this branch's."""
+    return entry.get(TEXT, (branch.text,))[0]
+
+
+def _named(branch: Branch) -> str:
+    return "all LoRAs together" if branch.text is None else f"LoRA {branch.text + 1} of the stack"
