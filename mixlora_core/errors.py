@@ -29,3 +29,7 @@ class NoMatchError(AdapterError):
 
 class CompositionError(AdapterError):
     """A composition that cannot be run as asked: no adapters, an impossible timetable, weights that say nothing."""
+
+
+class PromptError(AdapterError):
+    """A prompt whose strengths cannot be understood: an unknown or doubtful name, no number, an impossible window."""
