@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .composite import ApplyLoRAComposite, LoRACompositeSampler
 from .encode_text import EncodeTextPerLoRA
 from .mix_weights import MixLoRAWeights
+from .prompt_weights import LoRAWeightsFromPrompt
 from .save_mixed_lora import SaveMixedLoRA
 from .style_lora import LoadStyleLoRA
 from .switch import ApplyLoRASwitch, LoRASwitchSampler
@@ -14,6 +15,7 @@ from .switch import ApplyLoRASwitch, LoRASwitchSampler
 NODES: tuple[type[io.ComfyNode], ...] = (
     LoadStyleLoRA,
     MixLoRAWeights,
+    LoRAWeightsFromPrompt,
     SaveMixedLoRA,
     LoRASwitchSampler,
     ApplyLoRASwitch,

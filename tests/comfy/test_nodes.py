@@ -15,8 +15,8 @@ def test_extension_and_schemas():
     extension = asyncio.run(mixlora.comfy_entrypoint())
     nodes = asyncio.run(extension.get_node_list())
     assert [node.GET_SCHEMA().node_id for node in nodes] == [
-        "LoadStyleLoRA", "MixLoRAWeights", "SaveMixedLoRA", "LoRASwitchSampler", "ApplyLoRASwitch",
-        "LoRACompositeSampler", "ApplyLoRAComposite", "EncodeTextPerLoRA",
+        "LoadStyleLoRA", "MixLoRAWeights", "LoRAWeightsFromPrompt", "SaveMixedLoRA", "LoRASwitchSampler",
+        "ApplyLoRASwitch", "LoRACompositeSampler", "ApplyLoRAComposite", "EncodeTextPerLoRA",
     ]  # fmt: skip
     for node in nodes:
         schema = node.GET_SCHEMA()

@@ -11,8 +11,8 @@ from mixlora.tools.graph import to_prompt, widgets
 
 VISIBLE = ("required", "optional")
 NODES = [
-    "LoadStyleLoRA", "MixLoRAWeights", "SaveMixedLoRA", "LoRASwitchSampler", "ApplyLoRASwitch",
-    "LoRACompositeSampler", "ApplyLoRAComposite", "EncodeTextPerLoRA",
+    "LoadStyleLoRA", "MixLoRAWeights", "LoRAWeightsFromPrompt", "SaveMixedLoRA", "LoRASwitchSampler",
+    "ApplyLoRASwitch", "LoRACompositeSampler", "ApplyLoRAComposite", "EncodeTextPerLoRA",
 ]  # fmt: skip
 
 
