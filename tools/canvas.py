@@ -26,6 +26,17 @@ SOCKETS: dict[str, tuple[Sockets, Sockets]] = {
         {"model": "MODEL", "clip": "CLIP", "stack": "STYLE_STACK", "lora_stack": "LORA_STACK"},
         {"model": "MODEL", "clip": "CLIP", "report": "STRING"},
     ),
+    "LoRAWeightsFromPrompt": (
+        {"model": "MODEL", "clip": "CLIP", "stack": "STYLE_STACK", "lora_stack": "LORA_STACK"},
+        {
+            "model": "MODEL",
+            "conditioning": "CONDITIONING",
+            "clip": "CLIP",
+            "text": "STRING",
+            "report": "STRING",
+            "stack": "STYLE_STACK",
+        },
+    ),
     "LoRASwitchSampler": (
         {**_SAMPLED, "stack": "STYLE_STACK", "lora_stack": "LORA_STACK"},
         {"latent": "LATENT", "timetable": "STRING", "timetable_picture": "IMAGE"},
@@ -45,7 +56,10 @@ SOCKETS: dict[str, tuple[Sockets, Sockets]] = {
     "VAEDecode": ({"samples": "LATENT", "vae": "VAE"}, {"IMAGE": "IMAGE"}),
     "SaveImage": ({"images": "IMAGE"}, {}),
 }
-OURS = {"LoadStyleLoRA", "MixLoRAWeights", "LoRASwitchSampler", "LoRACompositeSampler", "EncodeTextPerLoRA"}
+OURS = {
+    *("LoadStyleLoRA", "MixLoRAWeights", "LoRAWeightsFromPrompt", "LoRASwitchSampler", "LoRACompositeSampler"),
+    "EncodeTextPerLoRA",
+}
 
 
 class Socket(NamedTuple):

@@ -59,6 +59,10 @@ THREE = (
     "a fantasy landscape with hills, flowers and sky, "
     "equal mix of van gogh texture, monet lighting and studio ghibli animation style"
 )
+SPOKEN = (
+    "a fantasy landscape with hills, flowers and sky, 60 % van gogh texture and 40 % monet lighting, "
+    "studio ghibli style:0.5@50-100%"
+)
 LOUD = {"monet": 0.15, "van_gogh": 0.7, "ghibli": 0.15}
 EQUAL: dict[str, float] = dict.fromkeys(STYLES, round(1 / 3, 4))
 FULL: dict[str, float] = dict.fromkeys(STYLES, 1.0)
@@ -150,6 +154,32 @@ def mixed(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -> 
     return drawing.canvas
 
 
+def prompted(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -> Canvas:
+    """LoRA Weights from Prompt: strengths and windows stand in the prompt."""
+    about = (
+        "# LoRA Weights from Prompt\n\nThe prompt itself says how strongly, and when, each style speaks. The report "
+        "under the node says what was understood.\n\n**Try**\n- `70 % monet, 30 % studio ghibli`\n"
+        "- `equal mix of van gogh texture, monet lighting and studio ghibli animation style`\n"
+        "- `<lora:file name:0.6>`, and for the first 40 % of the steps `<lora:file name:0.6@0-40%>`\n"
+        "- a prompt that only names a style: it speaks alone\n"
+    )
+    drawing = Drawing(base, about)
+    add = drawing.canvas.add
+    model, clip = Socket(drawing.checkpoint, "MODEL"), Socket(drawing.checkpoint, "CLIP")
+    stack = drawing.styles(strengths)
+    values = (prompt, "silent", "error", False)
+    node = add(
+        "LoRAWeightsFromPrompt", (1320, 0, 460, 380), *values, title="Prompt", model=model, clip=clip, stack=stack
+    )
+    report = add("PreviewAny", (1320, 440, 460, 320), title="What was understood", source=Socket(node, "report"))
+    drawing.canvas.frame("3  The prompt", node, report)
+    negative = add("CLIPTextEncode", (1860, 0, 380, 140), "", title="Negative prompt", clip=Socket(node, "clip"))
+    drawing.canvas.frame("Not in the picture", negative)
+    texts = {"positive": Socket(node, "conditioning"), "negative": Socket(negative, "CONDITIONING")}
+    drawing.painting("The picture", (2320, 0), "KSampler", (), prefix, model=Socket(node, "model"), **texts)
+    return drawing.canvas
+
+
 def switched(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -> Canvas:
     """LoRA Switch: the styles take turns."""
     about = (
@@ -206,6 +236,7 @@ def compared(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) 
 WORKFLOWS: dict[str, tuple[Callable[..., Canvas], str, dict[str, float]]] = {
     "MixLoRA": (mixed, VAN_GOGH, LOUD),
     "MixLoRA three styles": (mixed, THREE, EQUAL),
+    "LoRA Weights from Prompt": (prompted, SPOKEN, FULL),
     "LoRA Switch": (switched, THREE, FULL),
     "LoRA Composite": (composited, THREE, FULL),
     "Merge Switch Composite": (compared, THREE, FULL),
