@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from ..standalone import has_gpu, import_comfy
+from .allocator import keep_memory
 from .results import FOLDER, ROOT, Row, table, write_results
 
 Variant = Callable[..., object]
@@ -149,6 +150,7 @@ def main() -> None:
     some = f"some of: {', '.join(PARTS)}"
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=some)
     given = parser.parse_args()
+    keep_memory()
     import_comfy()
     import torch
 

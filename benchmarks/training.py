@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..standalone import has_gpu, import_comfy
+from .allocator import keep_memory
 from .results import FOLDER, Row, table, write_results
 
 if TYPE_CHECKING:
@@ -207,6 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.steps < 1 or given.rounds < 1:
         parser.error("--steps and --rounds: expected 1 or more")
+    keep_memory()
     import_comfy()
     sizes = tuple(Size(side, *wanted.sizes[0][1:]) for side in given.side or ()) or wanted.sizes
     extent = Extent(sizes, given.steps, given.rounds, given.depth)

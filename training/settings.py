@@ -10,7 +10,7 @@ from typing import Any
 TARGETS = ("attention", "ff", "proj", "conv")
 """Kinds of layers that can be adapted."""
 
-OPTIMIZERS = {"adamw": 1e-4, "lion": 3e-5, "prodigy": 1.0}
+OPTIMIZERS = {"adamw": 5e-4, "lion": 1e-4, "prodigy": 1.0}
 """Each optimizer's own default learning rate."""
 
 

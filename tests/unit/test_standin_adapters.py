@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mixlora.standin import adapters, recipe
 from mixlora.standin.elements import ELEMENTS, depict
+from mixlora.standin.styles import STYLES
 from mixlora.standin.workshop import pictures
 from mixlora.training import options
 from PIL import Image
@@ -28,6 +29,12 @@ def trainer(monkeypatch, tmp_path):
     monkeypatch.setattr(adapters, "FEWER", {})
     monkeypatch.setattr(adapters, "run_trainer", run)
     monkeypatch.setattr(adapters, "adapter_file", lambda name: tmp_path / f"shipped_{name}.safetensors")
+
+    def as_it_is(name: str, trained: Path, output: Path, checkpoint: Path) -> float:
+        output.write_bytes(trained.read_bytes())
+        return 1.0
+
+    monkeypatch.setattr(adapters, "set_strength", as_it_is)
     return asked
 
 
@@ -48,7 +55,8 @@ def test_the_trainer_takes_the_options_for_every_element_and_the_file_goes_to_th
         adapters.train_adapter(name, tmp_path / "base.safetensors", tmp_path)
     assert [job.settings.trigger for job in trainer] == [element.trigger for element in ELEMENTS.values()]
     for name, job in zip(ELEMENTS, trainer, strict=True):
-        assert job.resume and job.data == tmp_path / f"{name}-pictures" and job.settings.rank == 4
+        assert job.resume and job.data == tmp_path / f"{name}-pictures"
+        assert (job.settings.targets, job.settings.rank) == (("attention", 4) if name in STYLES else ("all", 2))
         shipped = tmp_path / f"shipped_{name}.safetensors"
         assert shipped.read_text() == f"trained {ELEMENTS[name].trigger}"
 

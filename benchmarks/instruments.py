@@ -1,0 +1,86 @@
+"""`python -m mixlora.benchmarks.instruments`: whether the testbed's own instruments can be trusted.
+
+The oracle against drawn pictures that it has not seen, and every adapter alone against the oracle: a method cannot be
+blamed for what an adapter does not paint by itself, or for what the oracle does not see.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from ..standalone import import_comfy
+from ..standin.build import NAME, build_checkpoint
+from ..standin.element_oracle import ElementOracle
+from ..standin.element_training import (
+    HELD_OUT_SEED,
+    balanced_accuracy,
+    compositions,
+    falls_with_damage,
+    quality_by_damage,
+)
+from ..standin.elements import ELEMENTS, TRIGGERS
+from ..standin.oracle_training import decode
+from ..standin.sampling import Painter, Shot
+from ..standin.scenes import LANDS, TIMES, Scene
+from ..standin.weights import adapter_file, committed_autoencoder
+from ..standin.workshop import WORK
+from .results import Row, table, write_results
+
+RENDERS, DAMAGED = 500, 100
+SEEDS = 2
+"""Pictures of each land and time that each adapter paints."""
+
+
+def main() -> None:
+    """Measures, prints the table, writes the results."""
+    import_comfy()
+    oracle = ElementOracle.load()
+    rows = [*oracle_rows(oracle), *adapter_rows(oracle)]
+    print(f"\n{table(rows)}\n\nResults: {write_results('testbed-instruments', rows)}")
+
+
+def oracle_rows(oracle: ElementOracle) -> list[Row]:
+    """The oracle on drawn pictures, as drawn and as the autoencoder gives them back."""
+    chosen = compositions(RENDERS, HELD_OUT_SEED)
+    rendered = np.stack([one.render() for one in chosen])
+    with TemporaryDirectory() as folder:
+        again = decode(committed_autoencoder(), rendered, Path(folder) / "decoded.npy")
+    rows = []
+    for what, pictures in (("held-out renders", rendered), ("held-out renders after the autoencoder", again)):
+        accuracy = balanced_accuracy(oracle.read(pictures).present, chosen)
+        worst = min(accuracy, key=lambda name: accuracy[name])
+        rows.append(Row(f"oracle: worst element ({worst}) on {what} (%)", 100 * accuracy[worst], 97))
+    falls = falls_with_damage(quality_by_damage(oracle, again[:DAMAGED]))
+    rows.append(Row("oracle: how surely quality falls with damage, worst kind (Spearman)", falls, 0.9))
+    rows.append(Row("oracle: quality of held-out renders after the autoencoder", oracle.read(again).quality.mean()))
+    return rows
+
+
+def adapter_rows(oracle: ElementOracle) -> list[Row]:
+    """Every adapter alone at λ = 1, over all lands and times; and what the oracle reads where no adapter speaks."""
+    files = {name: adapter_file(name) for name in ELEMENTS}
+    if missing := [name for name, file in files.items() if not file.is_file()]:
+        raise SystemExit(f"No adapter: {', '.join(missing)}. Train them: python -m mixlora.standin.recipe adapters")
+    painter = Painter(build_checkpoint(WORK / NAME), files, WORK / "alone")
+    places = [(land, time) for land in LANDS for time in TIMES] * SEEDS
+    scenes = [Scene(land, time, seed=seed) for seed, (land, time) in enumerate(places)]
+    rows, quality = [], []
+    for name, trigger in TRIGGERS.items():
+        shots = [Shot(((name, 1.0),), f"{scene.caption}, {trigger}", scene.seed) for scene in scenes]
+        reading = oracle.read(painter.paint(shots, name))
+        rows.append(Row(f"{name} alone: recognised (%)", 100 * (reading.shows(name) > 0.5).mean(), 90))
+        quality.append(reading.quality.mean())
+    plain = oracle.read(painter.paint([Shot((), scene.caption, scene.seed) for scene in scenes], "no LoRA"))
+    rows.append(Row("no LoRA: elements read that nobody asked for, a picture", (plain.present > 0.5).sum(1).mean()))
+    rows.append(Row("no LoRA: quality", plain.quality.mean()))
+    rows.append(Row("adapters alone: quality, mean", float(np.mean(quality))))
+    rows.append(Row("adapters alone: quality, worst", float(np.min(quality))))
+    size = sum(file.stat().st_size for file in files.values()) / 1e6
+    return [*rows, Row("size: all adapters (MB)", size, 15, at_most=True)]
+
+
+if __name__ == "__main__":
+    main()
