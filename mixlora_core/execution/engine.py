@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import comfy.model_management
@@ -32,6 +33,9 @@ from .rows import Rows, RowsBank, low_rank
 from .swap import Swap, writable
 
 _PREFIX = "mixlora."
+_ORDINARY = 30
+_TOO_MANY = 1 / 3
+"""On a CPU a change of SD v1.5's attention weights costs as much as three steps of rows (docs/performance.md)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +91,8 @@ def _chosen(executor: str, model: Any, adapters: Sequence[Adapter], composition:
         alone = len(composition.branches(0, composition.adapters, 1.0)) == 1
         # Weights that ComfyUI streams to the device at every forward are better left alone.
         streamed = model.model.model_lowvram or getattr(model, "is_dynamic", lambda: False)()
-        executor = SWAP if alone and can[SWAP] and not composed and not streamed else ROWS
+        restless = model.load_device.type == "cpu" and _changes(composition) > _TOO_MANY
+        executor = SWAP if alone and can[SWAP] and not (composed or streamed or restless) else ROWS
         executor = executor if can[executor] else SWAP
     if not can[executor]:
         why = "a LoRA is not plain low-rank" if executor == ROWS else "a weight of the model is quantised"
@@ -98,6 +103,13 @@ def _chosen(executor: str, model: Any, adapters: Sequence[Adapter], composition:
             "weights. Put all LoRAs into one stack, or use LoRA files of the LoRA family."
         )
     return executor
+
+
+def _changes(composition: Composition) -> float:
+    """The share of the steps of an ordinary run that speak otherwise than the step before."""
+    steps = max(_ORDINARY, composition.adapters)
+    told = [composition.branches(step, steps, 1.0) for step in range(steps if composition.depends_on_step else 1)]
+    return sum(one != other for one, other in pairwise(told)) / steps
 
 
 @dataclass(eq=False)

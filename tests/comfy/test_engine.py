@@ -124,7 +124,10 @@ def test_low_memory_and_mixed_families_choose_their_executor(three, compose, met
     other = StyleStack().plus([(loras.save("loha", "LoHa"), 1.0, 0.0), *three.rows[:1]])
     assert rows(compose(three, methods.Composite(ADAPTERS)))
     assert not rows(compose(three, methods.Switch(ADAPTERS)))
+    assert rows(compose(three, methods.Switch(ADAPTERS, 1)))  # on a CPU so many changes cost more than rows
+    assert not rows(compose(three, methods.Merge(ADAPTERS)))
     assert not rows(compose(other, methods.Composite(2)))
+    assert not rows(compose(other, methods.Switch(2, 1)))
     monkeypatch.setattr(sd15.model, "model_lowvram", True)
     assert rows(compose(three, methods.Switch(ADAPTERS)))
 
@@ -227,7 +230,7 @@ def test_both_ways_of_rows_equal_swap(joined, loras, models, compose, methods, m
 def test_many_runs_in_turn_are_all_the_same(three, compose, methods, models, untouched):
     """Switch, Composite and plain sampling, alternating: every result as the first time."""
     kinds = [
-        compose(three, methods.Switch(ADAPTERS, 1)),
+        compose(three, methods.Switch(ADAPTERS, 1), "swap"),
         untouched,
         compose(three, methods.Composite(ADAPTERS)),
         compose(three, methods.Switch(ADAPTERS, 1), "rows"),

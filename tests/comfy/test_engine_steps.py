@@ -45,7 +45,7 @@ def test_the_step_comes_from_sigma_in_every_sampler(sampler, sd15, three, compos
         seen.append((sigma, next(i for i, weight in changes.items() if torch.allclose(now, weight, atol=1e-6))))
 
     steps, every = 7, 2
-    model = models.watched(compose(three, methods.Switch(ADAPTERS, every)), look)
+    model = models.watched(compose(three, methods.Switch(ADAPTERS, every), "swap"), look)
     levels = comfy.samplers.KSampler(model, steps, "cpu", sampler, "normal", 1.0).sigmas.tolist()
     models.sample(model, sampler=sampler, steps=steps)
     assert len(seen) >= steps - 1
