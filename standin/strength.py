@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from safetensors import safe_open
 
 from ..mixlora_core.hashes import with_hashes
@@ -31,14 +32,15 @@ def set_strength(name: str, trained: Path, output: Path, checkpoint: Path) -> fl
     painter = Painter(checkpoint, {name: trained}, trained.parent / "strength")
     places = [(land, time) for land in LANDS for time in TIMES]
     scenes = [Scene(land, time, seed=seed) for seed, (land, time) in enumerate(places, start=_FIRST_SEED)]
-    oracle, surest = ElementOracle.load(), {}
+    oracle = ElementOracle.load()
+    surest: dict[float, float] = {}
     for strength in STRENGTHS:
         shots = [Shot(((name, strength),), f"{scene.caption}, {TRIGGERS[name]}", scene.seed) for scene in scenes]
         seen = oracle.read(painter.paint(shots, f"{name} at {strength}")).shows(name)
-        surest[strength] = float(seen.mean())
-        if (seen > 0.5).all():
+        surest[strength] = 1.0 if np.all(seen > 0.5) else float(seen.mean())
+        if surest[strength] == 1.0:
             break
-    chosen = strength if (seen > 0.5).all() else max(surest, key=lambda one: surest[one])
+    chosen = max(surest, key=lambda one: surest[one])
     scale_alpha(trained, output, chosen)
     return chosen
 
