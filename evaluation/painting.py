@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from .jobs import ElementSet, EvaluationError, Job
-from .methods import Encode, Plain, policy
+from .methods import policy
+from .policies import Encode, Plain
 from .testbeds import Testbed, digests
 
 TEXTS_KEPT = 16

@@ -205,7 +205,7 @@ class Progress:
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._total, self._done = len(jobs), 0
-        self._work, self._worked = sum(map(evaluations, jobs)), 0
+        self._work, self._worked = sum(map(evaluations, jobs)), 0.0
         self._began, self._said = time.monotonic(), -math.inf
 
     def count(self, done: Painted) -> str:
@@ -220,6 +220,7 @@ class Progress:
         return f"{self._done}/{self._total}  {duration(left)} left  {done.seconds:5.1f} s  {named(done.job)}"
 
 
-def evaluations(job: Job) -> int:
+def evaluations(job: Job) -> float:
     """How often the model runs for a picture."""
-    return job.sampling.steps * policy(job.method).evaluations(job.set.size)
+    how = job.sampling
+    return how.steps * policy(job.method).evaluations(job.set.size, how.steps, how.cfg)

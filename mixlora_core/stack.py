@@ -33,6 +33,11 @@ class StackEntry:
     strength_clip: float
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The file's trigger words."""
+        return trigger_words(self.file.metadata)
+
+    @property
     def row(self) -> Row:
         """The entry as a row of a LORA_STACK."""
         return (self.lora_name, self.strength_model, self.strength_clip)
@@ -56,7 +61,7 @@ class StyleStack:
     @property
     def trigger_words(self) -> tuple[str, ...]:
         """The trigger words of all files in order, each once."""
-        return tuple(dict.fromkeys(word for entry in self.entries for word in trigger_words(entry.file.metadata)))
+        return tuple(dict.fromkeys(word for entry in self.entries for word in entry.words))
 
     @property
     def repeated(self) -> tuple[str, ...]:

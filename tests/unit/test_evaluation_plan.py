@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import groupby
 
 import pytest
-from mixlora.evaluation import methods
+from mixlora.evaluation import methods, policies
 from mixlora.evaluation.jobs import EvaluationError, Method
 from mixlora.evaluation.plan import read_plan
 from mixlora.evaluation.planned import ordered, spread
@@ -233,10 +233,10 @@ def test_a_new_kind_is_one_entry(monkeypatch, plan):
     from dataclasses import dataclass
 
     @dataclass(frozen=True)
-    class Louder(methods.Merge):
+    class Louder(policies.Merge):
         factor: float = 2.0
 
-    monkeypatch.setitem(methods.KINDS, "louder", Louder)
+    monkeypatch.setitem(policies.KINDS, "louder", Louder)
     job = plan(f"[sets]\n{SETS}\n[methods.a]\nkind = 'louder'\nfactor = 3").jobs()[0]
     assert job.method.parameters == {"mode": "sum", "total": 1.0, "limit": 0.0, "factor": 3.0}
     assert methods.policy(job.method) == Louder(factor=3.0)
