@@ -7,6 +7,7 @@ from typing import Any
 from . import execution
 from .adapter import TEXT_ENCODER_PREFIXES, match
 from .stack import StyleStack
+from .words import naming
 
 
 def encode_per_adapter(clip: Any, stack: StyleStack, prompt: str) -> list:
@@ -30,3 +31,13 @@ def encode_per_adapter(clip: Any, stack: StyleStack, prompt: str) -> list:
         mark = {execution.TEXT: (index, len(stack.entries))}
         parts += [[states, {**fields, **mark}] for states, fields in encoded]
     return parts
+
+
+def encode_naming(clip: Any, stack: StyleStack, prompt: str) -> list:
+    """A CONDITIONING that says which of its words name which adapter of the stack, by trigger words or file name.
+
+    The text is encoded once with the CLIP as it is; samplers that know nothing of regions see an ordinary prompt.
+    """
+    positions = naming(clip.tokenize, prompt, [(entry.lora_name, entry.words) for entry in stack.entries])
+    encoded = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+    return [[states, {**fields, execution.WORDS: positions}] for states, fields in encoded]

@@ -5,7 +5,21 @@ They patch MODEL and CLIP through `mixlora_core`, as the nodes of those names do
 
 from .base import Composed, Encode, Plain, Policy
 from .paper import MODES, Composite, Merge, NoAdapter, Switch
+from .regions import Regions
 
 KINDS: dict[str, type[Policy]] = {"none": NoAdapter, "merge": Merge, "switch": Switch, "composite": Composite}
+KINDS["regions"] = Regions
 
-__all__ = ["KINDS", "MODES", "Composed", "Composite", "Encode", "Merge", "NoAdapter", "Plain", "Policy", "Switch"]
+__all__ = [
+    "KINDS",
+    "MODES",
+    "Composed",
+    "Composite",
+    "Encode",
+    "Merge",
+    "NoAdapter",
+    "Plain",
+    "Policy",
+    "Regions",
+    "Switch",
+]

@@ -5,5 +5,6 @@ Pure: no torch, no ComfyUI. A method is a small policy here.
 
 from .base import BOTH, NEGATIVE, POSITIVE, Branch, Composition
 from .paper import Composite, Merge, Switch
+from .regional import Regional
 
-__all__ = ["BOTH", "NEGATIVE", "POSITIVE", "Branch", "Composite", "Composition", "Merge", "Switch"]
+__all__ = ["BOTH", "NEGATIVE", "POSITIVE", "Branch", "Composite", "Composition", "Merge", "Regional", "Switch"]

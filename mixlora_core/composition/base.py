@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import CompositionError
 
 if TYPE_CHECKING:
+    from ..attention_masks import FromAttention
     from ..fusion import Fusion
+    from ..regions import Regions
 
 BOTH, POSITIVE, NEGATIVE = "both", "positive", "negative"
 """The sides of classifier-free guidance: predictions with the prompt, and with what shall not be shown."""
@@ -27,10 +29,15 @@ class Branch:
     """The adapter whose own conditioning is used, where there is one; None uses only what is meant for all."""
     side: str = BOTH
     """The predictions that the branch is for: BOTH, POSITIVE or NEGATIVE."""
+    regions: Regions | FromAttention | None = None
+    """Where each adapter speaks, or how the run finds that out; None: everywhere."""
 
 
 class Composition(Protocol):
-    """A policy: how many adapters it is for, and the branches of a step."""
+    """A policy: how many adapters it is for, and the branches of a step.
+
+    One whose branches have regions says so by an attribute `regional`, which is true.
+    """
 
     @property
     def adapters(self) -> int:

@@ -4,7 +4,7 @@
 the step and the row of the batch, by one of two executors: `swap` rewrites weights, `rows` adds to activations.
 """
 
-from .conditioning import TEXT
+from .conditioning import TEXT, WORDS
 from .engine import Voice, attach
 from .executor import AUTOMATIC, ROWS, SWAP
 from .patching import base_weights, clip_target, patched, unet_target
@@ -14,6 +14,7 @@ __all__ = [
     "ROWS",
     "SWAP",
     "TEXT",
+    "WORDS",
     "Voice",
     "attach",
     "base_weights",

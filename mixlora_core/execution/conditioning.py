@@ -9,10 +9,14 @@ from comfy.hooks import EnumHookType
 
 from ..composition import NEGATIVE, POSITIVE, Branch
 from ..errors import CompositionError
-from .executor import BranchId
+from ..regions import WHOLE, Regions, Window
+from .executor import BranchId, Speech
 
 TEXT = "mixlora_text"
 """Key of a conditioning that is meant for one adapter only: (index, number of adapters)."""
+
+WORDS = "mixlora_words"
+"""Key of where a conditioning's text names each adapter: `words.Positions`."""
 
 Entries = Sequence[Mapping[str, Any]]
 """The conditionings of one prediction, as ComfyUI's `calc_cond_batch` takes them."""
@@ -33,8 +37,13 @@ def sides(conds: Sequence[Entries | None], known: Mapping[str, Entries] | None) 
     return [side if entries else "" for side, entries in zip(found, conds, strict=True)]
 
 
-def copies(entries: Entries, branches: Sequence[Branch], engine: str) -> list[dict[str, Any]]:
-    """The branches' own conditionings as one list, which ComfyUI averages by the branches' weights."""
+def copies(
+    entries: Entries, branches: Sequence[Branch], engine: str, side: str, size: Sequence[int]
+) -> list[dict[str, Any]]:
+    """The branches' own conditionings as one list, which ComfyUI averages by the branches' weights.
+
+    `size` is that of the latent: areas are parts of it.
+    """
     even = len({branch.weight for branch in branches}) == 1
     copied = []
     for branch in branches:
@@ -46,8 +55,50 @@ def copies(entries: Entries, branches: Sequence[Branch], engine: str) -> list[di
             )
         for entry in own:
             weight = {} if even else {"strength": entry.get("strength", 1.0) * branch.weight}
-            copied.append({**entry, **weight, "uuid": BranchId(entry["uuid"], engine, branch.coefficients)})
+            copied.append(
+                {**entry, **weight, "uuid": BranchId(entry["uuid"], engine, _speech(branch, entry, side, size))}
+            )
     return copied
+
+
+def _speech(branch: Branch, entry: Mapping[str, Any], side: str, size: Sequence[int]) -> Speech:
+    if branch.regions is None:
+        return Speech(branch.coefficients)
+    if isinstance(branch.regions, Regions):
+        return Speech(branch.coefficients, branch.regions, _window(entry, size))
+    return Speech(branch.coefficients, words=entry.get(WORDS) if _heard(entry, side) else None)
+
+
+def _window(entry: Mapping[str, Any], size: Sequence[int]) -> Window:
+    """The part of the picture that a conditioning is for, as ComfyUI cuts it out of the latent."""
+    if "area" not in entry:
+        return WHOLE
+    height, width, top, left = entry["area"]
+    bottom, right = min(top + height, size[0]), min(left + width, size[1])
+    return top / size[0], left / size[1], bottom / size[0], right / size[1]
+
+
+def _heard(entry: Mapping[str, Any], side: str) -> bool:
+    """Whether a conditioning can tell where things are: it is for the whole picture, and of what it shall show."""
+    return side == POSITIVE and "area" not in entry
+
+
+def check_words(conds: Sequence[Entries | None], sides: Sequence[str], adapters: int) -> None:
+    """Raises CompositionError where no conditioning says which of its words name which adapter."""
+    heard = [
+        entry for entries, side in zip(conds, sides, strict=True) for entry in entries or () if _heard(entry, side)
+    ]
+    told = [entry[WORDS] for entry in heard if WORDS in entry]
+    if not told:
+        raise CompositionError(
+            "The positive prompt does not say which of its words name which LoRA, so there is nothing to find masks "
+            "by. Encode it with Encode Text with LoRA Words, or give masks by hand."
+        )
+    if wrong := [len(words) for words in told if len(words) != adapters]:
+        raise CompositionError(
+            f"The words of the prompt were looked up for a stack of {wrong[0]} LoRAs, this one has {adapters}. "
+            "Connect the same stack to the text encoder and to the sampler."
+        )
 
 
 def check(conds: Sequence[Entries | None], adapters: int, rewriting: bool) -> None:

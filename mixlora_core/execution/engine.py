@@ -10,7 +10,7 @@ import logging
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -22,13 +22,17 @@ from torch import Tensor
 
 from .. import fusion
 from ..adapter import Adapter
+from ..attention_masks import FromAttention
 from ..composition import BOTH, Branch, Composition
 from ..errors import CompositionError
 from ..fusion import Moment
+from ..regions import Regions
 from ..schedule import step_of
 from . import conditioning
 from .bank import Bank, kept
 from .executor import AUTOMATIC, ROWS, SWAP, BranchId, Executor
+from .overhearing import Heard, overhearing
+from .placed import for_regions
 from .rows import Rows, RowsBank, low_rank
 from .swap import Swap, writable
 
@@ -55,8 +59,9 @@ def attach(
 ) -> Any:
     """A clone of a MODEL that any sampler runs with the composition; the model itself is not changed.
 
-    `executor` is AUTOMATIC, SWAP or ROWS; ROWS needs plain low-rank adapters. `branches_at_once` limits how many
-    branches share a batch (None: as many as memory allows). Raises CompositionError for what cannot be run.
+    `executor` is AUTOMATIC, SWAP or ROWS; ROWS needs plain low-rank adapters, and regions need ROWS.
+    `branches_at_once` limits how many branches share a batch (None: as many as memory allows). Raises CompositionError
+    for what cannot be run.
     """
     strengths = [voice.strength for voice in voices]
     if len(voices) != composition.adapters:
@@ -86,6 +91,8 @@ def _chosen(executor: str, model: Any, adapters: Sequence[Adapter], composition:
     """Which executor runs this: weights serve one branch at a time at no cost a forward, rows serve many at once."""
     names = {key if isinstance(key, str) else key[0] for adapter in adapters for key in adapter.model_patches}
     can = {ROWS: low_rank(model.model, adapters), SWAP: writable(model.model, names)}
+    if getattr(composition, "regional", False):
+        return for_regions(executor, model, can[ROWS])
     composed = any(key.startswith(_PREFIX) for key in model.wrappers.get(WrappersMP.CALC_COND_BATCH, {}) if key)
     if executor == AUTOMATIC:
         alone = len(composition.branches(0, composition.adapters, 1.0)) == 1
@@ -122,6 +129,9 @@ class _Run:
     guider: Any
     memory: dict[int, dict[str, Any]] = field(default_factory=dict)
     """What the fusion keeps between calls, for each list of conditionings."""
+    heard: Heard = field(default_factory=Heard)
+    """The cross-attention of steps that listen."""
+    found: dict[FromAttention, Regions] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -131,6 +141,19 @@ class _Run:
     def guidance(self) -> float:
         """The CFG scale; 1 where the guider has none."""
         return float(getattr(self.guider, "cfg", 1.0))
+
+    def placed(self, branch: Branch, step: int) -> Branch:
+        """The branch with the masks that this run has found, once it has listened."""
+        wish = branch.regions
+        if not isinstance(wish, FromAttention) or wish.listens(step, self.steps):
+            return branch
+        if wish not in self.found:
+            if silent := [str(number) for number, named in enumerate(self.heard.named, start=1) if not named]:
+                logging.warning(
+                    "MixLoRA: the prompt does not name LoRA %s, which speaks everywhere.", ", ".join(silent)
+                )
+            self.found[wish] = wish.regions(self.heard.maps, self.heard.named)
+        return replace(branch, regions=self.found[wish])
 
     @property
     def known(self) -> Mapping[str, conditioning.Entries] | None:
@@ -177,7 +200,7 @@ class _Engine:
         options = kwargs.get("transformer_options") or args[3]
         run, chunks = options.get(self.key), options.get("uuids", ())
         ids = [chunk for chunk in chunks if isinstance(chunk, BranchId)]
-        spoken = [one.coefficients[self.key] for one in ids if self.key in one.coefficients]
+        spoken = [one.spoken[self.key] for one in ids if self.key in one.spoken]
         if run is None or not spoken:
             return execute(x, t, *args, **kwargs)  # not one of this composition's predictions
         if len(spoken) != len(chunks) or len(x) % len(chunks):
@@ -185,7 +208,11 @@ class _Engine:
                 f"A batch of {len(x)} rows came for {len(chunks)} conditionings of a LoRA composition. Another node "
                 "splits or joins batches between the sampler and the model; remove it from this graph."
             )
-        with run.executor.speaking(execute.class_obj, spoken, len(x) // len(chunks)):
+        model, each = execute.class_obj, len(x) // len(chunks)
+        with (
+            run.executor.speaking(model, spoken, each, options),
+            overhearing(model, spoken, each, options, run.heard),
+        ):
             return execute(x, t, *args, **kwargs)
 
     def _open(self, sigmas: Tensor | None, guider: Any = None) -> _Run:
@@ -202,13 +229,24 @@ class _Engine:
         conditioning.check(conds, len(self.strengths), rewriting=run.executor.together == 1)
         step = self._step(run, timestep)
         sides = conditioning.sides(conds, run.known)
-        branches = self._distinct(self.composition.branches(step, run.steps, run.guidance), conds, sides)
+        told = [run.placed(one, step) for one in self.composition.branches(step, run.steps, run.guidance)]
+        if any(isinstance(branch.regions, FromAttention) for branch in told):
+            conditioning.check_words(conds, sides, len(self.strengths))
+        if run.executor.together == 1 and any(branch.regions for branch in told):
+            raise CompositionError(
+                "The composition gives regions in this step, but does not say that it is `regional`."
+            )
+        branches = self._distinct(told, conds, sides)
         made: list[list[tuple[Sequence[Branch], Tensor]]] = [[] for _ in conds]
         while branches:
             some = branches[: run.at_once]
             run.executor.prepare(model, [branch.coefficients for branch in some])
             asked = self._asked(some, sides)
-            lists = [conditioning.copies(conds[place], own, self.key) if own else None for place, own in asked]
+            size = x.shape[-2:]
+            lists = [
+                conditioning.copies(conds[place], own, self.key, sides[place], size) if own else None
+                for place, own in asked
+            ]
             try:
                 predictions = execute(model, lists, x, timestep, model_options)
             except comfy.model_management.OOM_EXCEPTION:
@@ -257,9 +295,9 @@ class _Engine:
         for branch in branches:
             if branch.side == BOTH or branch.side in sides:
                 text = branch.text if own_texts or self.composition.fusion is not None else None
-                what = (self._coefficients(branch), text, branch.side)
+                what = (self._coefficients(branch), text, branch.side, branch.regions)
                 weights[what] = weights.get(what, 0.0) + branch.weight
-        return [Branch(coefficients, weight, text, side) for (coefficients, text, side), weight in weights.items()]
+        return [Branch(what[0], weight, *what[1:]) for what, weight in weights.items()]
 
     def _step(self, run: _Run, timestep: Tensor) -> int:
         if not self.composition.depends_on_step:

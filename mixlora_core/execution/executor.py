@@ -5,11 +5,27 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
+from ..regions import WHOLE, Regions, Window
+from ..words import Positions
+
 AUTOMATIC, SWAP, ROWS = "automatic", "swap", "rows"
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What is spoken in the rows of one conditioning."""
+
+    coefficients: tuple[float, ...]
+    regions: Regions | None = None
+    window: Window = WHOLE
+    """The part of the picture that these rows show."""
+    words: Positions | None = None
+    """Where the text names each adapter, for rows that are listened to."""
 
 
 class Executor(Protocol):
@@ -25,9 +41,9 @@ class Executor(Protocol):
         ...
 
     def speaking(
-        self, model: torch.nn.Module, coefficients: Sequence[tuple[float, ...]], each: int
+        self, model: torch.nn.Module, speeches: Sequence[Speech], each: int, options: dict[str, Any]
     ) -> AbstractContextManager[None]:
-        """Around one forward whose batch has a chunk of `each` rows for each of `coefficients`."""
+        """Around one forward with these transformer options, whose batch has a chunk of `each` rows for each speech."""
         ...
 
     def close(self, model: torch.nn.Module) -> None:
@@ -41,10 +57,11 @@ class BranchId(uuid.UUID):
     ComfyUI tells a forward whose rows it has only by these names.
     """
 
-    coefficients: Mapping[str, tuple[float, ...]]
-    """Engine -> coefficients: compositions can stand around each other."""
+    spoken: Mapping[str, Speech]
+    """Engine -> speech: compositions can stand around each other."""
 
-    def __init__(self, parent: uuid.UUID, engine: str, coefficients: tuple[float, ...]) -> None:
-        super().__init__(int=uuid.uuid5(parent, f"{engine} {coefficients}").int)
-        spoken = {**getattr(parent, "coefficients", {}), engine: coefficients}
-        object.__setattr__(self, "coefficients", spoken)  # a UUID forbids the ordinary way
+    def __init__(self, parent: uuid.UUID, engine: str, speech: Speech) -> None:
+        where = "" if speech.regions is None else id(speech.regions)
+        super().__init__(int=uuid.uuid5(parent, f"{engine} {speech.coefficients} {where}").int)
+        spoken = {**getattr(parent, "spoken", {}), engine: speech}
+        object.__setattr__(self, "spoken", spoken)  # a UUID forbids the ordinary way

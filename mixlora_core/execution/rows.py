@@ -3,14 +3,14 @@
 y += c[row] * up(down(x)) beside each touched layer, in one of two ways. Joined: all adapters as one along their rank,
 so that a layer costs two products whatever their number, and layers that read the same input (q, k, v) share the first;
 for a GPU, which waits for launches. Apart: only what a row's own adapters need, and the model's own product of a text
-once for all rows that read it; for a CPU, which waits for arithmetic.
+once for all rows that read it; for a CPU, which waits for arithmetic. Regions are `placed`, joined everywhere.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +20,12 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from ..adapter import Adapter
+from .executor import Speech
 
 _SHARED_INPUT = re.compile(r"(.*\.attn1)\.to_[qkv]|(.*\.attn2)\.to_[kv]")
 _READS_TEXT = re.compile(r".*\.attn2\.to_[kv]")
 
-Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Rows:
     bank: RowsBank
     joined: bool | None = None
     _scales: dict[tuple, list[Tensor]] = field(default_factory=dict)
+    _weights: dict[tuple, Any] = field(default_factory=dict)
     together = None
 
     def prepare(self, model: nn.Module, coefficients: Sequence[tuple[float, ...]]) -> None:
@@ -102,14 +104,21 @@ class Rows:
         """Nothing: hooks live for one forward."""
 
     @contextmanager
-    def speaking(self, model: nn.Module, coefficients: Sequence[tuple[float, ...]], each: int) -> Iterator[None]:
-        """Lets adapter i speak with coefficients[j][i] in the rows of chunk j; a chunk has `each` rows."""
+    def speaking(
+        self, model: nn.Module, speeches: Sequence[Speech], each: int, options: dict[str, Any]
+    ) -> Iterator[None]:
+        """Lets the adapters speak as speeches[j] says in the rows of chunk j; a chunk has `each` rows."""
+        coefficients = [speech.coefficients for speech in speeches]
         if not any(map(any, coefficients)):
             yield
             return
+        if any(speech.regions is not None for speech in speeches):
+            with self._placed(model, tuple(speeches), each, options):
+                yield
+            return
         device = self.bank.downs[0].device
         joined = device.type != "cpu" if self.joined is None else self.joined
-        way = _Joined(self.bank, self._scaled(tuple(coefficients), each)) if joined else _Apart(self.bank, coefficients)
+        way = Joined(self.bank, self._scaled(tuple(coefficients), each)) if joined else _Apart(self.bank, coefficients)
         with ExitStack() as handles:
             for number, layer in enumerate(self.bank.layers):
                 module: Any = comfy.utils.get_attr(model, layer.module)  # found anew: loading may have replaced it
@@ -117,6 +126,16 @@ class Rows:
                     handles.callback(module.register_forward_pre_hook(_each_once(len(coefficients))).remove)
                 handles.callback(module.register_forward_hook(way.hook(number)).remove)
             yield
+
+    def _placed(
+        self, model: nn.Module, speeches: tuple[Speech, ...], each: int, options: dict[str, Any]
+    ) -> AbstractContextManager[None]:
+        from .placed import Weights, placed  # it builds on this module
+
+        key = (speeches, each, self.bank.downs[0].device)
+        if key not in self._weights:
+            self._weights[key] = Weights(speeches, each, self.bank.downs[0].data)
+        return placed(model, self.bank, self._weights[key], options)
 
     def _scaled(self, coefficients: tuple[tuple[float, ...], ...], each: int) -> list[Tensor]:
         """For each group, the coefficients of all rows on all its ranks: (rows, ranks)."""
@@ -130,7 +149,7 @@ class Rows:
         return self._scales[key]
 
 
-class _Joined:
+class Joined:
     """The hooks of one forward; they share the last product of `down`, for q, k and v come one after the other."""
 
     def __init__(self, bank: RowsBank, scales: Sequence[Tensor]) -> None:
@@ -138,18 +157,27 @@ class _Joined:
         self.group, self.input, self.product = -1, torch.empty(0), torch.empty(0)
 
     def hook(self, number: int) -> Hook:
+        """Adds what a layer's adapters say to its output."""
         layer, up = self.bank.layers[number], self.bank.ups[number].data
 
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            x, channels = inputs[0], 1 if isinstance(module, nn.Conv2d) else -1
-            if layer.group != self.group or x is not self.input:
-                self.group, self.input, self.product = layer.group, x, self._scaled_down(module, x, layer.group)
-            return _up(module, output, self.product.narrow(channels, layer.start, layer.end - layer.start), up, 1.0)
+            return _up(module, output, self.product_of(module, inputs[0], layer), up, 1.0)
 
         return add
 
+    def product_of(self, module: nn.Module, x: Tensor, layer: Layer) -> Tensor:
+        """The layer's own ranks of the scaled `down` of an input."""
+        if layer.group != self.group or x is not self.input:
+            self.group, self.input, self.product = layer.group, x, self._scaled_down(module, x, layer.group)
+        channels = 1 if isinstance(module, nn.Conv2d) else -1
+        return self.product.narrow(channels, layer.start, layer.end - layer.start)
+
+    def down(self, module: nn.Module, x: Tensor, group: int) -> Tensor:
+        """`down` of an input, all ranks of a group."""
+        return _down(module, x, self.bank.downs[group].data)
+
     def _scaled_down(self, module: nn.Module, x: Tensor, group: int) -> Tensor:
-        product, scale = _down(module, x, self.bank.downs[group].data), self.scales[group].to(x.dtype)
+        product, scale = self.down(module, x, group), self.scales[group].to(x.dtype)
         scale = scale.repeat_interleave(len(x) // len(scale), 0)  # some models fold frames or views into the batch
         inner = [1] * (x.dim() - 2)
         shape = (*scale.shape, *inner) if isinstance(module, nn.Conv2d) else (len(scale), *inner, -1)
@@ -212,10 +240,18 @@ def _for_each_chunk(x: Tensor, output: Tensor, chunks: int) -> tuple[Sequence[Te
         return x.chunk(chunks), output
     kept = max(places) + 1
     if len(output) == len(x):  # a composition around this one may have undone it already
-        parts = output.chunk(kept)
-        output = torch.cat([parts[place] for place in places])
+        output = restored(x, output)
     given = x.chunk(kept)
     return [given[place] for place in places], output
+
+
+def restored(x: Tensor, output: Tensor) -> Tensor:
+    """What a layer made of `x`, for every chunk of the batch; undoes `_each_once` of a composition around."""
+    places: list[int] | None = getattr(x, "place_of", None)
+    if places is None:
+        return output
+    parts = output.chunk(max(places) + 1)
+    return torch.cat([parts[place] for place in places])
 
 
 def _down(module: nn.Module, x: Tensor, down: Tensor) -> Tensor:

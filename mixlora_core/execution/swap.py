@@ -22,6 +22,7 @@ from torch.nn import Parameter
 
 from ..adapter import PatchKey
 from .bank import Bank, Part
+from .executor import Speech
 
 Speaking = list[tuple[float, PatchKey, Part]]
 """Coefficient, key and tensors of everyone who speaks on one weight, in the order of the stack."""
@@ -48,7 +49,9 @@ class Swap:
         self._speaking = own
 
     @contextmanager
-    def speaking(self, model: torch.nn.Module, coefficients: Sequence[tuple[float, ...]], each: int) -> Iterator[None]:
+    def speaking(
+        self, model: torch.nn.Module, speeches: Sequence[Speech], each: int, options: dict[str, Any]
+    ) -> Iterator[None]:
         """Nothing: the weights say it already."""
         yield
 
