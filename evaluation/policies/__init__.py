@@ -7,8 +7,13 @@ from .base import Composed, Encode, Plain, Policy
 from .paper import MODES, Composite, Merge, NoAdapter, Switch
 from .regions import Regions
 
-KINDS: dict[str, type[Policy]] = {"none": NoAdapter, "merge": Merge, "switch": Switch, "composite": Composite}
-KINDS["regions"] = Regions
+KINDS: dict[str, type[Policy]] = {
+    "none": NoAdapter,
+    "merge": Merge,
+    "switch": Switch,
+    "composite": Composite,
+    "regions": Regions,
+}
 
 __all__ = [
     "KINDS",

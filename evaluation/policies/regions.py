@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ...mixlora_core.attention_masks import FromAttention
+from ...mixlora_core.composition import Regional
 from ...mixlora_core.stack import StyleStack
 from ..jobs import EvaluationError
 from .base import Encode, Policy
@@ -32,7 +34,6 @@ class Regions(Policy):
     def apply(self, model: Any, clip: Any, stack: StyleStack) -> tuple[Any, Encode]:
         """The model with the composition attached, and prompts that say where the words are."""
         from ...mixlora_core.compose import composed
-        from ...mixlora_core.composition import Regional
         from ...mixlora_core.text import encode_naming
         from ...mixlora_core.weighted_mix import MixSettings, mix
 
@@ -41,7 +42,5 @@ class Regions(Policy):
         made = composed(model, stack, Regional(len(stack.entries), self._wish()))
         return made, lambda prompt: encode_naming(clip, stack, prompt)
 
-    def _wish(self) -> Any:
-        from ...mixlora_core.attention_masks import FromAttention  # needs torch, which reading a plan does not
-
+    def _wish(self) -> FromAttention:
         return FromAttention(self.listen, self.temperature, self.smooth)

@@ -164,7 +164,7 @@ class _Placed(Joined):
         return out.transpose(1, 2).flatten(2)
 
     def _text(self, module: str, q: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor] | None:
-        """A touched layer of the text: `up` (heads, width, ranks), c (rows, 1, places, ranks), d (rows, 1, t, ranks)."""
+        """A layer of the text: `up` (heads, width, ranks), c (rows, 1, places, ranks), d (rows, 1, words, ranks)."""
         if module not in self.kept:
             return None
         number = self.numbers[module]

@@ -157,7 +157,7 @@ def sample(model, positive=None, negative=None, *, steps=4, cfg=2.0, sampler="eu
     """
     noise = torch.randn(batch, 4, side, side, generator=torch.Generator().manual_seed(5))
     if latent is not None:
-        noise, options["disable_noise"] = torch.zeros_like(noise), True
+        noise, options["disable_noise"] = torch.zeros_like(latent), True
     latent = torch.zeros_like(noise) if latent is None else latent
     positive, negative = positive or text(6), negative or text(7)
     return comfy.sample.sample(

@@ -1,0 +1,356 @@
+"""Regions on a live model: the formulas, the parity with compositions without regions, and what is refused."""
+
+import math
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+LAYERS = ("attn1", "attn2", "ff_net", "proj_in", "proj_out", "resnets", "samplers", "time_emb", "conv_in", "conv_out")
+
+
+def far(one, other):
+    return ((one - other).norm() / other.norm()).item()
+
+
+def half(side, height=8, width=8):
+    """A mask of the left (0) or right (1) half."""
+    mask = torch.zeros(height, width)
+    mask[:, width // 2 * side : width // 2 * (side + 1)] = 1
+    return mask
+
+
+@pytest.fixture
+def stack(sd15, loras):
+    """A stack of files that touch every layer of the UNet whose name has one of some parts."""
+    from mixlora.mixlora_core import execution
+    from mixlora.mixlora_core.stack import StyleStack
+
+    def make(count, *parts, model=sd15, strength=0.8, size=0.3):
+        target = execution.unet_target(model)
+        rows = []
+        for number in range(count):
+            generator, tensors, keys = torch.Generator().manual_seed(number), {}, set()
+            for name, key in target.names.items():
+                shape = target.shape_at(key)
+                if not name.startswith("lora_unet_") or key in keys or len(shape or ()) not in (2, 4):
+                    continue
+                if any(part in name for part in parts or LAYERS):
+                    keys.add(key)
+                    down = torch.randn(2, *shape[1:], generator=generator)
+                    up = torch.randn(shape[0], 2, *[1] * (len(shape) - 2), generator=generator)
+                    tensors[f"{name}.lora_down.weight"] = down * (size / down[0].numel() ** 0.5)
+                    tensors[f"{name}.lora_up.weight"] = up * size
+            assert tensors, parts
+            rows.append((loras.save(f"r{number}", tensors), strength, 0.0))
+        return StyleStack().plus(rows)
+
+    return make
+
+
+@pytest.fixture
+def regional(compose):
+    """A model whose LoRAs have these masks, or masks from attention."""
+    from mixlora.mixlora_core.composition import Regional
+    from mixlora.mixlora_core.regions import SUM, Regions
+
+    def make(stacked, *masks, overlap=SUM, wish=None, **options):
+        return compose(stacked, Regional(len(stacked.entries), wish or Regions(masks, overlap)), **options)
+
+    return make
+
+
+def parts(stacked):
+    return [type(stacked)((entry,)) for entry in stacked.entries]
+
+
+@pytest.mark.parametrize("layers", [(), ("attn2",), ("time_emb",), ("resnets", "samplers")])
+def test_masks_of_ones_change_nothing(layers, stack, regional, compose, methods, models, untouched):
+    """Every kind of layer, odd sizes: the same as the merge in rows."""
+    two = stack(2, *layers)
+    latent = torch.randn(2, 4, 9, 7, generator=torch.Generator().manual_seed(3))
+    paint = lambda model: models.sample(model, steps=2, latent=latent)  # noqa: E731
+    merged = paint(compose(two, methods.Merge(2), "rows"))
+    assert far(merged, paint(untouched)) > 1e-4
+    assert far(paint(regional(two, torch.ones(5, 3), None)), merged) < 1e-5
+    assert not any(module._forward_pre_hooks for module in untouched.model.modules())
+
+
+def test_in_the_last_layer_each_half_is_its_own_lora_alone(stack, regional, compose, methods, models, untouched):
+    """One Euler step is linear in the prediction; masks have different sizes."""
+    two = stack(2, "conv_out", "out_2", size=1.0)
+    ours = models.sample(regional(two, half(0, 4, 2), half(1, 64, 48)), steps=1)
+    first, second = (models.sample(compose(one, methods.Merge(1), "rows"), steps=1) for one in parts(two))
+    assert far(ours[..., :4], first[..., :4]) < 1e-5 and far(ours[..., 4:], second[..., 4:]) < 1e-5
+    assert far(first, second) > 1e-2
+
+
+def test_soft_masks_scale_and_overlaps_are_shared(stack, regional, compose, methods, models):
+    """Constant masks are coefficients: 0.25 and 1 of the strengths; two of 1 shared are a half each."""
+    from dataclasses import replace
+
+    two = stack(2, "attn", "resnets")
+    quarter = type(two)((replace(two.entries[0], strength_model=0.2), two.entries[1]))
+    expected = models.sample(compose(quarter, methods.Merge(2), "rows"), steps=1)
+    assert far(models.sample(regional(two, torch.full((2, 2), 0.25), None), steps=1), expected) < 1e-5
+    halves = type(two)(tuple(replace(entry, strength_model=0.4) for entry in two.entries))
+    expected = models.sample(compose(halves, methods.Merge(2), "rows"), steps=1)
+    shared = regional(two, torch.ones(3, 3), torch.ones(1, 1), overlap="share")
+    assert far(models.sample(shared, steps=1), expected) < 1e-5
+
+
+def test_every_picture_of_a_batch_has_its_own_mask(stack, regional, models, untouched):
+    two = stack(2)
+    latent = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    masks = torch.stack([half(0), half(1)]), torch.rand(2, 5, 5, generator=torch.Generator().manual_seed(4))
+    both = models.sample(regional(two, *masks), steps=2, latent=latent)
+    for index in range(2):
+        alone = regional(two, *(mask[index] for mask in masks))
+        alone = models.sample(alone, steps=2, latent=latent[index : index + 1])
+        assert far(both[index : index + 1], alone) < 1e-4
+    assert far(both[:1], models.sample(regional(two, None, masks[1][0]), steps=2, latent=latent[:1])) > 1e-4
+
+
+def test_an_area_of_the_prompt_sees_its_part_of_the_mask(stack, regional, compose, methods, models):
+    two = stack(2)
+    right = models.text(6, area=(8, 4, 0, 4), strength=1.0, set_area_to_bounds=False)
+    paint = lambda model: models.sample(model, right, steps=1, cfg=1.0)  # noqa: E731
+    expected = paint(compose(parts(two)[1], methods.Merge(1), "rows"))
+    assert far(paint(regional(two, half(0), half(1))), expected) < 1e-5
+
+
+def test_sdxl_in_half_precision(sdxl, stack, regional, compose, methods, models):
+    """Its transformers have linear projections in and out, and several blocks each."""
+    two = stack(2, "attn", "ff_net", "proj", model=sdxl)
+    texts = [models.text(seed, 2048, pooled_output=torch.zeros(1, 1280)) for seed in (6, 7)]
+    merged = models.sample(compose(two, methods.Merge(2), "rows", sdxl), *texts, steps=1)
+    ours = models.sample(regional(two, torch.ones(2, 2), torch.ones(3, 3), model=sdxl), *texts, steps=1)
+    assert far(ours, merged) < 5e-3  # fp16
+
+
+# The cross-attention alone, against loops.
+
+ROWS, HEADS, WIDTH, TEXT, TOKENS, GRID = 3, 2, 4, 6, 5, (2, 3)
+
+
+@pytest.fixture
+def block():
+    """A model of one block with one cross-attention, and a function that runs it."""
+    from comfy.ldm.modules.attention import CrossAttention
+    from torch import nn
+
+    class Transformer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            attention = CrossAttention(HEADS * WIDTH, TEXT, HEADS, WIDTH, dtype=torch.float64, operations=nn)
+            self.transformer_blocks = nn.ModuleList([nn.Module()])
+            self.transformer_blocks[0].attn2 = attention
+
+        def forward(self, x, context, options):
+            return self.transformer_blocks[0].attn2(x.flatten(2).transpose(1, 2), context, transformer_options=options)
+
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.block = Transformer()
+    x = torch.randn(ROWS, HEADS * WIDTH, *GRID, dtype=torch.float64)
+    context = torch.randn(ROWS, TOKENS, TEXT, dtype=torch.float64)
+    return SimpleNamespace(model=model, attention=model.block.transformer_blocks[0].attn2, x=x, context=context)
+
+
+def test_keys_and_values_by_place_equal_a_loop_over_places(block):
+    """For every place the whole attention with that place's own weights, for three rows with other coefficients."""
+    from mixlora.mixlora_core.execution.executor import Speech
+    from mixlora.mixlora_core.execution.placed import Weights, placed
+    from mixlora.mixlora_core.execution.rows import RowsBank
+    from mixlora.mixlora_core.regions import Regions
+
+    prefix, double = "block.transformer_blocks.0.attn2", torch.float64
+    adapters = []
+    for layers in (("to_k", "to_v"), ("to_k",), ("to_v", "to_q", "to_out.0")):
+        factors = {}
+        for number, layer in enumerate(layers):
+            into = HEADS * WIDTH if layer in ("to_q", "to_out.0") else TEXT
+            up, down = torch.randn(HEADS * WIDTH, 2 + number, dtype=double), torch.randn(2 + number, into, dtype=double)
+            factors[f"{prefix}.{layer}.weight"] = SimpleNamespace(factors=(up, down, 0.5))
+        adapters.append(SimpleNamespace(model_patches=dict.fromkeys(factors), anatomies=factors))
+    masks = torch.rand(3, 3, *GRID)
+    coefficients = [(1.0, -0.5, 2.0), (0.3, 0.0, 1.0), (1.0, 1.0, 1.0)]
+    speeches = [Speech(c, Regions(tuple(own))) for c, own in zip(coefficients, masks, strict=True)]
+    speeches[2] = Speech(coefficients[2])  # a row without regions in the same batch
+    masks[2] = 1
+    bank, options = RowsBank(adapters, double), {}
+    bank.ups = torch.nn.ParameterList(  # the bank scales ups in single precision
+        torch.nn.Parameter(
+            torch.cat([adapters[i].anatomies[f"{one.module}.weight"].factors[0] * 0.5 for i in one.ranks], 1)
+        )
+        for one in bank.layers
+    )
+    weights = Weights(speeches, 1, bank.downs[0].data)
+    with torch.no_grad(), placed(block.model, bank, weights, options):
+        ours = block.model.block(block.x, block.context, options)
+    assert not options and not block.attention.to_k._forward_hooks and not block.attention._forward_pre_hooks
+
+    def weight(layer, row, place):
+        own = getattr(block.attention, layer).weight if layer != "to_out.0" else block.attention.to_out[0].weight
+        own = own.detach().clone()
+        for index, adapter in enumerate(adapters):
+            if (found := adapter.anatomies.get(f"{prefix}.{layer}.weight")) is not None:
+                up, down, scale = found.factors
+                own += coefficients[row][index] * masks[row, index].flatten()[place].double() * scale * (up @ down)
+        return own
+
+    bias = block.attention.to_out[0].bias.detach()
+    for row in range(ROWS):
+        for place in range(GRID[0] * GRID[1]):
+            x, text = block.x[row].flatten(1)[:, place], block.context[row]
+            q, k, v = (
+                weight("to_q", row, place) @ x,
+                text @ weight("to_k", row, place).T,
+                text @ weight("to_v", row, place).T,
+            )
+            heads = []
+            for head in range(HEADS):
+                at = slice(head * WIDTH, (head + 1) * WIDTH)
+                shares = torch.tensor([(q[at] @ key[at]).item() / math.sqrt(WIDTH) for key in k], dtype=double).softmax(
+                    0
+                )
+                heads.append(sum(share * value[at] for share, value in zip(shares, v, strict=True)))
+            expected = weight("to_out.0", row, place) @ torch.cat(heads) + bias
+            assert torch.allclose(ours[row, place], expected, atol=1e-6), (row, place)
+
+
+def test_what_is_overheard_is_the_attention_to_the_words(block):
+    from mixlora.mixlora_core.execution.executor import Speech
+    from mixlora.mixlora_core.execution.overhearing import Heard, overhearing
+
+    words, heard, options = ((1, 3), (), (4,)), Heard(), {}
+    speeches = [Speech((1.0,) * 3), Speech((1.0,) * 3, words=words), Speech((1.0,) * 3)]
+    with torch.no_grad():
+        plain = block.model.block(block.x, block.context, {})
+        with overhearing(block.model, speeches, 1, options, heard):
+            ours = block.model.block(block.x, block.context, options)
+            block.model.block(block.x, block.context, options)
+    assert torch.equal(ours, plain) and not options and heard.named == (True, False, True)
+    q = block.attention.to_q(block.x[1].flatten(1).T).unflatten(-1, (HEADS, WIDTH))
+    k = block.attention.to_k(block.context[1]).unflatten(-1, (HEADS, WIDTH))
+    shares = torch.einsum("phd,thd->pht", q, k).div(math.sqrt(WIDTH)).softmax(-1).mean(1)
+    expected = torch.stack([shares[:, 1] + shares[:, 3], torch.zeros(6), shares[:, 4]]).view(1, 3, *GRID)
+    assert list(heard.maps) == [GRID] and torch.allclose(heard.maps[GRID], expected.float(), atol=1e-6)
+
+
+def named(models, *positions, seed=6):
+    from mixlora.mixlora_core.execution import WORDS
+
+    return models.text(seed, **{WORDS: positions})
+
+
+def test_masks_of_a_run_from_words_that_are_seen_alike(stack, regional, compose, methods, models, untouched):
+    """Both adapters are named by one word: everyone has a half, so the run is the merge at half strength."""
+    from dataclasses import replace
+
+    from mixlora.mixlora_core.attention_masks import FromAttention
+
+    two = stack(2, "attn")
+    halves = type(two)(tuple(replace(entry, strength_model=0.4) for entry in two.entries))
+    expected = models.sample(compose(halves, methods.Merge(2), "rows"), steps=2, batch=2)
+    model = regional(two, wish=FromAttention(listen=0.5))
+    ours = models.sample(model, named(models, (3,), (3,)), steps=2, batch=2)
+    assert far(ours, expected) < 1e-5
+
+
+def test_masks_of_a_run_are_found_once_and_anew_in_the_next(stack, regional, models, monkeypatch):
+    from mixlora.mixlora_core.attention_masks import FromAttention
+
+    seen = []
+    regions = FromAttention.regions
+    monkeypatch.setattr(FromAttention, "regions", lambda *args: seen.append(regions(*args)) or seen[-1])
+    model = regional(stack(2, "attn2"), wish=FromAttention(listen=0.5, smooth=0.0))
+    prompts = named(models, (3,), (5, 6)), named(models, (30,), (40,))
+    first, second, again = (models.sample(model, prompts[one], steps=2, sampler="heun") for one in (0, 1, 0))
+    assert torch.equal(first, again) and far(first, second) > 1e-6
+    assert len(seen) == 3
+    masks = seen[0].masks
+    assert masks[0].shape == (1, 8, 8) and torch.allclose(masks[0] + masks[1], torch.ones(1, 8, 8).double())
+    assert masks[0].std() > 0.05 and torch.equal(masks[0], seen[2].masks[0])
+
+
+def test_an_adapter_without_words_speaks_everywhere(stack, regional, compose, methods, models, caplog):
+    from mixlora.mixlora_core.attention_masks import FromAttention
+
+    two = stack(2, "attn1")
+    ours = models.sample(regional(two, wish=FromAttention(listen=0.01)), named(models, (3,), ()), steps=1)
+    assert torch.isfinite(ours).all() and not caplog.text  # a run of one step only listens
+    models.sample(regional(two, wish=FromAttention(listen=0.01)), named(models, (3,), ()), steps=2)
+    assert "does not name LoRA 2, which speaks everywhere" in caplog.text
+
+
+def test_what_cannot_have_regions_says_so(stack, regional, loras, models, sd15, untouched):
+    from mixlora.mixlora_core.attention_masks import FromAttention
+    from mixlora.mixlora_core.errors import CompositionError
+    from mixlora.mixlora_core.stack import StyleStack
+
+    two, wish = stack(2, "attn"), FromAttention()
+    loha = StyleStack().plus([(loras.save("loha", "LoHa"), 1.0, 0.0)])
+    with pytest.raises(CompositionError, match="'swap' makes weights the same everywhere"):
+        regional(two, half(0), None, executor="swap")
+    with pytest.raises(CompositionError, match="a LoRA is not plain low-rank"):
+        regional(loha, half(0))
+    with pytest.raises(CompositionError, match="masks are for 3 pictures, the batch has 2"):
+        models.sample(regional(two, torch.ones(3, 4, 4), None), batch=2)
+    with pytest.raises(CompositionError, match="does not say which of its words name which LoRA"):
+        models.sample(regional(two, wish=wish))
+    with pytest.raises(CompositionError, match="looked up for a stack of 1 LoRAs, this one has 2"):
+        models.sample(regional(two, wish=wish), named(models, (3,)))
+    with pytest.raises(CompositionError, match="already has a composition with regions"):
+        models.sample(regional(two, half(0), None, model=regional(two, half(1), None)))
+    with pytest.raises(CompositionError, match="is no UNet"):
+        other = SimpleNamespace(model=SimpleNamespace(diffusion_model=torch.nn.Linear(1, 1)))
+        from mixlora.mixlora_core.execution.placed import for_regions
+
+        for_regions("rows", other, True)
+
+
+def test_nodes_that_regions_cannot_stand_with_are_named(stack, regional, models, untouched):
+    from mixlora.mixlora_core.errors import CompositionError
+
+    model = regional(stack(2, "attn"), half(0), half(1))
+    replaced, doubled = model.clone(), model.clone()
+    replaced.set_model_attn2_replace(lambda q, k, v, options: q, "middle", 0)
+    with pytest.raises(CompositionError, match=r"replaces the cross-attention diffusion_model\.middle_block\.1"):
+        models.sample(replaced, steps=1)
+    doubled.set_model_attn1_patch(lambda n, context, value, options: (n, *[torch.cat([context, context], 1)] * 2))
+    with pytest.raises(CompositionError, match="Another node adds, merges or tiles tokens"):
+        models.sample(doubled, steps=1)
+
+
+def test_a_composition_must_say_that_it_has_regions(stack, compose, methods, models):
+    from mixlora.mixlora_core.composition import Branch
+    from mixlora.mixlora_core.errors import CompositionError
+    from mixlora.mixlora_core.regions import Regions
+
+    class Silent(methods.Merge):
+        def branches(self, step, steps, guidance=1.0):
+            return (Branch((1.0,) * 2, regions=Regions((None, None))),)
+
+    with pytest.raises(CompositionError, match="does not say that it is `regional`"):
+        models.sample(compose(stack(2, "attn1"), Silent(2), "swap"), steps=1)
+
+
+def test_an_attention_of_another_pack_is_kept(block):
+    """It computes what regions do not, and is back in its place afterwards."""
+    from mixlora.mixlora_core.execution.places import OVERRIDE, override
+
+    calls = []
+
+    def theirs(function, *args, **kwargs):
+        calls.append("theirs")
+        return function(*args, **kwargs)
+
+    options = {OVERRIDE: theirs}
+    with ExitStack() as handles:
+        override(options, lambda compute, *args, **kwargs: compute(*args, **kwargs), handles)
+        with torch.no_grad():
+            ours = block.model.block(block.x, block.context, options)
+    assert calls == ["theirs"] and options == {OVERRIDE: theirs}
+    assert torch.equal(ours, block.model.block(block.x, block.context, {}))
