@@ -8,6 +8,7 @@ from .composite import ApplyLoRAComposite, LoRACompositeSampler
 from .encode_text import EncodeTextPerLoRA
 from .mix_weights import MixLoRAWeights
 from .prompt_weights import LoRAWeightsFromPrompt
+from .regions import ApplyLoRARegions, LoRARegionsFromPrompt
 from .save_mixed_lora import SaveMixedLoRA
 from .style_lora import LoadStyleLoRA
 from .switch import ApplyLoRASwitch, LoRASwitchSampler
@@ -22,6 +23,8 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     LoRACompositeSampler,
     ApplyLoRAComposite,
     EncodeTextPerLoRA,
+    ApplyLoRARegions,
+    LoRARegionsFromPrompt,
 )
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...mixlora_core.attention_masks import FromAttention
-from ...mixlora_core.composition import Regional
 from ...mixlora_core.stack import StyleStack
 from ..jobs import EvaluationError
 from .base import Encode, Policy
@@ -34,11 +33,11 @@ class Regions(Policy):
     def apply(self, model: Any, clip: Any, stack: StyleStack) -> tuple[Any, Encode]:
         """The model with the composition attached, and prompts that say where the words are."""
         from ...mixlora_core.compose import composed
+        from ...mixlora_core.composition import Regional
+        from ...mixlora_core.regional import with_texts
         from ...mixlora_core.text import encode_naming
-        from ...mixlora_core.weighted_mix import MixSettings, mix
 
-        if self.text == "all":
-            clip = mix(model, clip, stack, MixSettings()).clip
+        clip = with_texts(model, clip, stack) if self.text == "all" else clip
         made = composed(model, stack, Regional(len(stack.entries), self._wish()))
         return made, lambda prompt: encode_naming(clip, stack, prompt)
 

@@ -92,7 +92,7 @@ def check_words(conds: Sequence[Entries | None], sides: Sequence[str], adapters:
     if not told:
         raise CompositionError(
             "The positive prompt does not say which of its words name which LoRA, so there is nothing to find masks "
-            "by. Encode it with Encode Text with LoRA Words, or give masks by hand."
+            "by. Connect the positive output of LoRA Regions from Prompt, or give masks by hand."
         )
     if wrong := [len(words) for words in told if len(words) != adapters]:
         raise CompositionError(

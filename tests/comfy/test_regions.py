@@ -220,6 +220,39 @@ def test_keys_and_values_by_place_equal_a_loop_over_places(block):
             assert torch.allclose(ours[row, place], expected, atol=1e-6), (row, place)
 
 
+def test_the_embedding_of_a_residual_block_has_its_change_by_place():
+    from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+    from mixlora.mixlora_core.execution.executor import Speech
+    from mixlora.mixlora_core.execution.placed import Weights, placed
+    from mixlora.mixlora_core.execution.rows import RowsBank
+    from mixlora.mixlora_core.regions import Regions
+
+    torch.manual_seed(0)
+    model = torch.nn.Module()
+    model.block = ResBlock(32, 8, 0.0, dtype=torch.float32)
+    for parameter in model.block.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.1
+    factors = [(torch.randn(32, 2), torch.randn(2, 8), 1.0) for _ in range(2)]
+    anatomies = [{"block.emb_layers.1.weight": SimpleNamespace(factors=one)} for one in factors]
+    adapters = [SimpleNamespace(model_patches=dict.fromkeys(one), anatomies=one) for one in anatomies]
+    masks, x, emb = torch.rand(2, 3, 4), torch.randn(1, 32, 3, 4), torch.randn(1, 8)
+    bank, seen = RowsBank(adapters, torch.float32), []
+    weights = Weights([Speech((0.5, -2.0), Regions(tuple(masks)))], 1, bank.downs[0].data)
+    with torch.no_grad(), placed(model, bank, weights, {}):
+        with model.block.emb_layers.register_forward_hook(lambda module, inputs, output: seen.append(output)):
+            assert model.block(x, emb).shape == x.shape
+        expected = torch.zeros(32, 3, 4)
+        layer, read = model.block.emb_layers[1], torch.nn.functional.silu(emb[0])
+        for row in range(3):
+            for column in range(4):
+                weight = layer.weight.clone()
+                for (up, down, _), coefficient, mask in zip(factors, (0.5, -2.0), masks, strict=True):
+                    weight += coefficient * mask[row, column] * (up @ down)
+                expected[:, row, column] = weight @ read + layer.bias
+    assert torch.allclose(seen[0][0], expected, atol=1e-5)
+    assert not model.block.emb_layers._forward_hooks and not model.block._forward_pre_hooks
+
+
 def test_what_is_overheard_is_the_attention_to_the_words(block):
     from mixlora.mixlora_core.execution.executor import Speech
     from mixlora.mixlora_core.execution.overhearing import Heard, overhearing
@@ -354,3 +387,62 @@ def test_an_attention_of_another_pack_is_kept(block):
             ours = block.model.block(block.x, block.context, options)
     assert calls == ["theirs"] and options == {OVERRIDE: theirs}
     assert torch.equal(ours, block.model.block(block.x, block.context, {}))
+
+
+def test_the_node_applies_masks(sd15, clip, three, regional, models):
+    from mixlora.nodes import ApplyLoRARegions
+
+    model, text = ApplyLoRARegions.execute(
+        sd15, "share", clip=clip, stack=three, mask_1=half(0)[None], mask_3=half(1)[None]
+    ).args
+    expected = regional(three, half(0), None, half(1), overlap="share")
+    assert torch.equal(models.sample(model, steps=1), models.sample(expected, steps=1))
+    assert text is not clip and text.patcher.patches
+    assert ApplyLoRARegions.execute(sd15, "sum", stack=three, mask_1=half(0)).args[1] is None
+
+
+def test_the_node_reads_the_prompt(sd15, clip, loras, models, caplog):
+    from mixlora.mixlora_core.stack import StyleStack
+    from mixlora.nodes import LoRARegionsFromPrompt
+
+    files = [
+        loras.save(name, seed=seed, size=0.1, metadata={"modelspec.trigger_phrase": f"{name} style"})
+        for seed, name in enumerate(("monet", "lava"))
+    ]
+    stacked = StyleStack().plus([(name, 1.0, 1.0) for name in files])
+    prompt = "a hill in monet style, glowing lava"
+    model, positive, text = LoRARegionsFromPrompt.execute(sd15, clip, prompt, 0.3, 0.5, 1.0, stack=stacked).args
+    assert positive[0][1]["mixlora_words"] == ((4,), (8,))  # after the start: a hill in monet style , glowing lava
+    assert text.patcher.patches
+    wide = [[torch.randn(1, 77, 768), positive[0][1]]]  # the tiny CLIP is narrower than the UNet
+    assert torch.isfinite(models.sample(model, wide, steps=3)).all() and "does not name" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ({}, "No mask is connected"),
+        ({"mask_4": half(0)}, "mask_4 is connected, but the stack has 3 LoRAs"),
+        ({"mask_2": torch.zeros(1, 64, 64)}, "mask of LoRA 2 is 0 everywhere"),
+    ],
+)
+def test_the_node_refuses(masks, message, sd15, three):
+    from mixlora.mixlora_core.errors import CompositionError
+    from mixlora.nodes import ApplyLoRARegions
+
+    with pytest.raises(CompositionError, match=message):
+        ApplyLoRARegions.execute(sd15, "sum", stack=three, **masks)
+
+
+def test_the_policy_of_the_testbed(sd15, clip, three, models):
+    from mixlora.evaluation import methods
+    from mixlora.evaluation.jobs import EvaluationError
+
+    chosen = methods.method("regions", {"listen": 0.5, "text": "base"}, 1.0)
+    model, encode = methods.policy(chosen).apply(sd15, clip, three)
+    positions = encode("s0, s2 on a hill")[0][1]["mixlora_words"]
+    assert [bool(at) for at in positions] == [True, False, True]
+    assert torch.isfinite(models.sample(model, named(models, *positions), steps=2)).all()
+    for parameters, message in (({"listen": 1.0}, "listen is 1.0"), ({"text": "own"}, "text is 'own'")):
+        with pytest.raises(EvaluationError, match=message):
+            methods.method("regions", parameters, 1.0)
