@@ -101,7 +101,7 @@ class LoRARegionsFromPrompt(io.ComfyNode):
             node_id="LoRARegionsFromPrompt",
             display_name="LoRA Regions from Prompt",
             category="MixLoRA/sampling",
-            description="Every LoRA of a stack speaks where the picture shows the words that name it: its trigger words "
+            description="Every LoRA speaks where the picture shows the words that name it: its trigger words "
             "or file name in the prompt. The first steps find the places by cross-attention, the others keep them.",
             search_aliases=[*_ALIASES, "auto mask", "freefuse", "attention mask"],
             inputs=[
