@@ -3,6 +3,7 @@
 import math
 from contextlib import ExitStack
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -33,8 +34,8 @@ def stack(sd15, loras):
         for number in range(count):
             generator, tensors, keys = torch.Generator().manual_seed(number), {}, set()
             for name, key in target.names.items():
-                shape = target.shape_at(key)
-                if not name.startswith("lora_unet_") or key in keys or len(shape or ()) not in (2, 4):
+                shape = target.shape_at(key) or ()
+                if not name.startswith("lora_unet_") or key in keys or len(shape) not in (2, 4):
                     continue
                 if any(part in name for part in parts or LAYERS):
                     keys.add(key)
@@ -143,15 +144,16 @@ def block():
     class Transformer(nn.Module):
         def __init__(self):
             super().__init__()
-            attention = CrossAttention(HEADS * WIDTH, TEXT, HEADS, WIDTH, dtype=torch.float64, operations=nn)
-            self.transformer_blocks = nn.ModuleList([nn.Module()])
-            self.transformer_blocks[0].attn2 = attention
+            layers: Any = nn  # ComfyUI's own leave weights uninitialised
+            block: Any = nn.Module()
+            block.attn2 = CrossAttention(HEADS * WIDTH, TEXT, HEADS, WIDTH, dtype=torch.float64, operations=layers)
+            self.transformer_blocks: Any = nn.ModuleList([block])
 
         def forward(self, x, context, options):
             return self.transformer_blocks[0].attn2(x.flatten(2).transpose(1, 2), context, transformer_options=options)
 
     torch.manual_seed(0)
-    model = nn.Module()
+    model: Any = nn.Module()
     model.block = Transformer()
     x = torch.randn(ROWS, HEADS * WIDTH, *GRID, dtype=torch.float64)
     context = torch.randn(ROWS, TOKENS, TEXT, dtype=torch.float64)
@@ -166,7 +168,7 @@ def test_keys_and_values_by_place_equal_a_loop_over_places(block):
     from mixlora.mixlora_core.regions import Regions
 
     prefix, double = "block.transformer_blocks.0.attn2", torch.float64
-    adapters = []
+    adapters: Any = []
     for layers in (("to_k", "to_v"), ("to_k",), ("to_v", "to_q", "to_out.0")):
         factors = {}
         for number, layer in enumerate(layers):
@@ -228,13 +230,13 @@ def test_the_embedding_of_a_residual_block_has_its_change_by_place():
     from mixlora.mixlora_core.regions import Regions
 
     torch.manual_seed(0)
-    model = torch.nn.Module()
+    model: Any = torch.nn.Module()
     model.block = ResBlock(32, 8, 0.0, dtype=torch.float32)
     for parameter in model.block.parameters():
         parameter.data = torch.randn_like(parameter) * 0.1
     factors = [(torch.randn(32, 2), torch.randn(2, 8), 1.0) for _ in range(2)]
     anatomies = [{"block.emb_layers.1.weight": SimpleNamespace(factors=one)} for one in factors]
-    adapters = [SimpleNamespace(model_patches=dict.fromkeys(one), anatomies=one) for one in anatomies]
+    adapters: Any = [SimpleNamespace(model_patches=dict.fromkeys(one), anatomies=one) for one in anatomies]
     masks, x, emb = torch.rand(2, 3, 4), torch.randn(1, 32, 3, 4), torch.randn(1, 8)
     bank, seen = RowsBank(adapters, torch.float32), []
     weights = Weights([Speech((0.5, -2.0), Regions(tuple(masks)))], 1, bank.downs[0].data)
