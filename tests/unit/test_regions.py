@@ -66,7 +66,7 @@ def test_a_mask_for_each_picture():
         (lambda: Regions((torch.ones(2, 2, 2, 2),)), r"mask of LoRA 1 is \(2, 2, 2, 2\); expected a tensor"),
         (lambda: Regions((None, torch.ones(0, 3))), r"mask of LoRA 2 is \(0, 3\)"),
         (
-            lambda: Regions(([[1.0]],)),  # pyright: ignore[reportArgumentType]
+            lambda: Regions(([[1.0]],)),  # type: ignore[arg-type]
             "mask of LoRA 1 is list",
         ),
         (lambda: Regions((torch.tensor([[math.nan, 1.0]]),)), "values from nan to nan; expected 0 to 1"),
