@@ -3,7 +3,7 @@
 import math
 from contextlib import ExitStack
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def stack(sd15, loras):
         for number in range(count):
             generator, tensors, keys = torch.Generator().manual_seed(number), {}, set()
             for name, key in target.names.items():
-                shape = target.shape_at(key) or ()
+                shape: Any = target.shape_at(key) or ()
                 if not name.startswith("lora_unet_") or key in keys or len(shape) not in (2, 4):
                     continue
                 if any(part in name for part in parts or LAYERS):
@@ -230,9 +230,9 @@ def test_the_embedding_of_a_residual_block_has_its_change_by_place():
     from mixlora.mixlora_core.regions import Regions
 
     torch.manual_seed(0)
-    model: Any = torch.nn.Module()
-    model.block = ResBlock(32, 8, 0.0, dtype=torch.float32)
-    for parameter in model.block.parameters():
+    model = torch.nn.Module()
+    block = model.block = cast("Any", ResBlock(32, 8, 0.0, dtype=torch.float32))
+    for parameter in block.parameters():
         parameter.data = torch.randn_like(parameter) * 0.1
     factors = [(torch.randn(32, 2), torch.randn(2, 8), 1.0) for _ in range(2)]
     anatomies = [{"block.emb_layers.1.weight": SimpleNamespace(factors=one)} for one in factors]
@@ -241,10 +241,10 @@ def test_the_embedding_of_a_residual_block_has_its_change_by_place():
     bank, seen = RowsBank(adapters, torch.float32), []
     weights = Weights([Speech((0.5, -2.0), Regions(tuple(masks)))], 1, bank.downs[0].data)
     with torch.no_grad(), placed(model, bank, weights, {}):
-        with model.block.emb_layers.register_forward_hook(lambda module, inputs, output: seen.append(output)):
-            assert model.block(x, emb).shape == x.shape
+        with block.emb_layers.register_forward_hook(lambda module, inputs, output: seen.append(output)):
+            assert block(x, emb).shape == x.shape
         expected = torch.zeros(32, 3, 4)
-        layer, read = model.block.emb_layers[1], torch.nn.functional.silu(emb[0])
+        layer, read = block.emb_layers[1], torch.nn.functional.silu(emb[0])
         for row in range(3):
             for column in range(4):
                 weight = layer.weight.clone()
@@ -252,7 +252,7 @@ def test_the_embedding_of_a_residual_block_has_its_change_by_place():
                     weight += coefficient * mask[row, column] * (up @ down)
                 expected[:, row, column] = weight @ read + layer.bias
     assert torch.allclose(seen[0][0], expected, atol=1e-5)
-    assert not model.block.emb_layers._forward_hooks and not model.block._forward_pre_hooks
+    assert not block.emb_layers._forward_hooks and not block._forward_pre_hooks
 
 
 def test_what_is_overheard_is_the_attention_to_the_words(block):
