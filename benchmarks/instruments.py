@@ -18,11 +18,10 @@ from ..standin.element_training import (
     HELD_OUT_SEED,
     balanced_accuracy,
     compositions,
-    falls_with_damage,
-    quality_by_damage,
 )
 from ..standin.elements import ELEMENTS, TRIGGERS
 from ..standin.oracle_training import decode
+from ..standin.quality import by_damage, falls_with_damage
 from ..standin.sampling import Painter, Shot
 from ..standin.scenes import LANDS, TIMES, Scene
 from ..standin.weights import adapter_file, committed_autoencoder
@@ -53,7 +52,7 @@ def oracle_rows(oracle: ElementOracle) -> list[Row]:
         accuracy = balanced_accuracy(oracle.read(pictures).present, chosen)
         worst = min(accuracy, key=lambda name: accuracy[name])
         rows.append(Row(f"oracle: worst element ({worst}) on {what} (%)", 100 * accuracy[worst], 97))
-    falls = falls_with_damage(quality_by_damage(oracle, again[:DAMAGED]))
+    falls = falls_with_damage(by_damage(oracle, again[:DAMAGED]))
     rows.append(Row("oracle: how surely quality falls with damage, worst kind (Spearman)", falls, 0.9))
     rows.append(Row("oracle: quality of held-out renders after the autoencoder", oracle.read(again).quality.mean()))
     return rows
