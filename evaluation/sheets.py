@@ -191,8 +191,9 @@ def strip(findings: Findings, chosen: Chosen, shown: Sequence[str]) -> Strip:
 def _print(findings: Findings, label: str, place: int) -> Print:
     reading = findings.reading
     file = reading.file(label, place)
-    if file is None:
-        return Print(label, "", None, "not painted" if (label, place) in reading.jobs else "not in the plan")
+    job = reading.jobs.get((label, place))
+    if job is None or job.key not in reading.files:
+        return Print(label, "", None, "not painted" if job else "not in the plan")
     row = reading.row(label)
     lost = None
     if findings.recalled is not None:
@@ -202,7 +203,7 @@ def _print(findings: Findings, label: str, place: int) -> Print:
         lost = tuple(name.replace("_", " ") for name in asked if by_name[name] <= PRESENT) if asked else None
     sound = reading.values.get(("oracle", "quality"))
     note = f"soundness {sound[row, place]:.2f}" if sound is not None and not np.isnan(sound[row, place]) else ""
-    return Print(label, thumbnail(file), lost, note)
+    return Print(label, thumbnail(file) if file else "", lost, note)
 
 
 def thumbnail(path: Path) -> str:

@@ -8,6 +8,7 @@ single adapters paint (`quality`).
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +104,11 @@ class ElementOracle:
         network = new_network(len(ELEMENTS))
         network.load_state_dict(state)
         return cls(network.eval(), quality)
+
+    @staticmethod
+    def version() -> str:
+        """What tells the weights of this checkout from others: scores of two versions cannot be compared."""
+        return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
 
     def save(self, path: Path) -> None:
         """Writes safetensors, the network's weights as fp16."""
