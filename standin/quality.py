@@ -23,18 +23,20 @@ from .scenes import LANDS, TIMES, Scene
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Of the damage that quality is held against."""
 
-_FIRST_SEED = 200
-"""Scenes that nothing else is measured on."""
+CALIBRATION, CHECK = 200, 0
+"""First seeds of scenes: what quality is calibrated on, and what it is read on afterwards."""
 
 
-def alone(painter: Painter, first_seed: int = _FIRST_SEED) -> np.ndarray:
-    """Pictures, uint8, of every land at every time by the base and by every adapter alone at λ = 1."""
+def alone(painter: Painter, first_seed: int = CALIBRATION) -> dict[str, np.ndarray]:
+    """By element, and by "" for the base: pictures, uint8, of every land at every time by its adapter at λ = 1."""
     places = [(land, time) for land in LANDS for time in TIMES]
     scenes = [Scene(land, time, seed=seed) for seed, (land, time) in enumerate(places, first_seed)]
-    shots = [Shot((), scene.caption, scene.seed) for scene in scenes]
+    shots = {"": [Shot((), scene.caption, scene.seed) for scene in scenes]}
     for name, trigger in TRIGGERS.items():
-        shots += [Shot(((name, 1.0),), f"{scene.caption}, {trigger}", scene.seed) for scene in scenes]
-    return painter.paint(shots, "alone")
+        shots[name] = [Shot(((name, 1.0),), f"{scene.caption}, {trigger}", scene.seed) for scene in scenes]
+    for one in shots.values():
+        painter.plan(one)
+    return {name: painter.paint(one, f"{name or 'no adapter'} alone") for name, one in shots.items()}
 
 
 def recalibrate(oracle: ElementOracle, drawn: np.ndarray, painted: np.ndarray) -> ElementOracle:

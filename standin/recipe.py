@@ -93,6 +93,8 @@ def train_adapters(work: Path, only: Sequence[str] = ()) -> None:
 
 def calibrate_quality(work: Path) -> None:
     """What the testbed's oracle calls sound, from what the adapters paint alone."""
+    import numpy as np
+
     from .build import NAME, build_checkpoint
     from .element_oracle import WEIGHTS, ElementOracle
     from .element_training import real_pictures
@@ -101,7 +103,8 @@ def calibrate_quality(work: Path) -> None:
     from .weights import adapter_file
 
     painter = Painter(build_checkpoint(work / NAME), {name: adapter_file(name) for name in ELEMENTS}, work / "alone")
-    recalibrate(ElementOracle.load(), real_pictures(work), alone(painter)).save(WEIGHTS)
+    painted = np.concatenate(list(alone(painter).values()))
+    recalibrate(ElementOracle.load(), real_pictures(work), painted).save(WEIGHTS)
 
 
 _STAGES: dict[str, Callable[..., object]] = {
