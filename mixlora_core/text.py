@@ -9,8 +9,10 @@ from .adapter import TEXT_ENCODER_PREFIXES, match
 from .stack import StyleStack
 
 
-def encode_per_adapter(clip: Any, stack: StyleStack, prompt: str) -> list:
+def encode_per_adapter(clip: Any, stack: StyleStack, prompt: str, base: bool = False) -> list:
     """A CONDITIONING with a part for each adapter of the stack, marked as that adapter's own.
+
+    `base` adds the text without any adapter, for branches that are no single adapter's (`Branch.text` None).
 
     Switch and Composite give each branch its adapter's part; samplers that know nothing of it average the parts. The
     paper's code encodes once, with the first adapter's text encoder or all of them together. Raises AdapterError.
@@ -27,6 +29,12 @@ def encode_per_adapter(clip: Any, stack: StyleStack, prompt: str) -> list:
             encoded = execution.patched(clip, [(patches, entry.strength_clip)]).encode_from_tokens_scheduled(tokens)
         else:
             encoded = plain = plain or clip.encode_from_tokens_scheduled(tokens)
-        mark = {execution.TEXT: (index, len(stack.entries))}
-        parts += [[states, {**fields, **mark}] for states, fields in encoded]
+        parts += _marked(encoded, index, stack)
+    if base:
+        parts += _marked(plain or clip.encode_from_tokens_scheduled(tokens), None, stack)
     return parts
+
+
+def _marked(encoded: list, index: int | None, stack: StyleStack) -> list:
+    mark = {execution.TEXT: (index, len(stack.entries))}
+    return [[states, {**fields, **mark}] for states, fields in encoded]

@@ -12,7 +12,7 @@ from ..errors import CompositionError
 from .executor import BranchId
 
 TEXT = "mixlora_text"
-"""Key of a conditioning that is meant for one adapter only: (index, number of adapters)."""
+"""Key of a conditioning that is meant for one adapter only: (index, number of adapters). Index None: for no adapter."""
 
 Entries = Sequence[Mapping[str, Any]]
 """The conditionings of one prediction, as ComfyUI's `calc_cond_batch` takes them."""
