@@ -38,13 +38,14 @@ def test_each_side_gets_the_base_and_every_adapter_with_its_own_text(three, comp
     result = models.sample(compose(three, composition), own, models.text(7), steps=1, cfg=3.0)
     (given, branches, moment, c), (_, hidden, _, u) = composition.heard
     assert {branch.side for branch in branches} == {"positive"} and {branch.side for branch in hidden} == {"negative"}
-    assert far(result, u + 3 * (c - u)) < 1e-5
+    out = sd15.model.process_latent_out
+    assert far(result, out(u + 3 * (c - u))) < 1e-5
     assert moment.noisy.std() > 2  # still the noise
     for prediction, branch in zip(given, branches, strict=True):
         model, text = sd15, [texts[branch.text]]
         if branch.text is not None:
             model = compose(StyleStack((three.entries[branch.text],)), methods.Merge(1))
-        assert far(prediction, models.sample(model, text, steps=1, cfg=1.0)) < 1e-5
+        assert far(out(prediction), models.sample(model, text, steps=1, cfg=1.0)) < 1e-5
     assert torch.isfinite(c).all() and all(far(c, one) > 1e-5 for one in given)
 
 
@@ -64,28 +65,28 @@ def test_one_adapter_without_guidance_is_load_lora(loras, compose, models, chain
 
 
 def test_rows_of_a_step_are_those_that_the_testbed_counts(three, compose, models, sd15):
-    from mixlora.evaluation.methods import method, policy
+    from mixlora.evaluation.policies.loratorio import LoRAtorio
 
     seen = []
     counted = sd15.clone()
     counted.set_model_unet_function_wrapper(lambda run, args: seen.append(len(args["input"])) or args["input"] * 0.5)
-    for parameters in ({}, {"merged": True}, {"anchor": 1.0}):
+    for asked in (LoRAtorio(), LoRAtorio(merged=True), LoRAtorio(anchor=1.0)):
         for guidance in (1.0, 4.0):
             seen.clear()
-            asked = policy(method("loratorio", parameters, 1.0))
             models.sample(compose(three, asked.composition(3), model=counted), steps=2, cfg=guidance)
             rows = asked.evaluations(3, 2, guidance) * (1 if guidance == 1 else 2)
-            assert sum(seen) == 2 * rows, (parameters, guidance)
+            assert sum(seen) == 2 * rows, (asked, guidance)
 
 
-def test_a_text_for_the_base_is_the_plain_one(clip, loras):
+def test_a_text_for_the_base_is_the_plain_one(clip, loras, sd15):
+    from mixlora.evaluation.policies.loratorio import LoRAtorio
     from mixlora.mixlora_core.execution import TEXT
     from mixlora.mixlora_core.stack import StyleStack
     from mixlora.mixlora_core.text import encode_per_adapter
 
     rows = [(loras.save(f"t{seed}", "LoRA", seed=seed, size=0.3), 1.0, 0.8) for seed in range(2)]
     stack = StyleStack().plus(rows)
-    parts = encode_per_adapter(clip, stack, "a hill", base=True)
+    parts = LoRAtorio().apply(sd15, clip, stack)[1]("a hill")
     assert [fields[TEXT] for _, fields in parts] == [(0, 2), (1, 2), (None, 2)]
     ((plain, _),) = clip.encode_from_tokens_scheduled(clip.tokenize("a hill"))
     assert torch.equal(parts[2][0], plain) and not torch.equal(parts[0][0], plain)

@@ -38,7 +38,7 @@ def by_loops(predictions, noisy, patch, temperature, relative, compared):
         for i, y, x in product(range(len(voices)), range(down), range(across)):
             window = slice(y * patch, (y + 1) * patch), slice(x * patch, (x + 1) * patch)
             one, other = (
-                (noisy.double() - made if compared == "noise" else made)[row][:, *window].flatten()
+                (noisy.double() - made if compared == "noise" else made)[(row, slice(None), *window)].flatten()
                 for made in (voices[i], base)
             )
             departed[i, y, x] = 1 - one @ other / (one @ one).sqrt() / (other @ other).sqrt()
@@ -118,7 +118,7 @@ def test_departure_resolves_what_a_cosine_in_single_precision_does_not():
 def test_limits_of_the_temperature(relative):
     *predictions, noisy = pictures(5, 1, 4, 8, 8)
     warm = fused(LoRAtorio(3, 2, LARGE, relative), predictions, noisy)
-    assert torch.allclose(warm, sum(predictions[:3]) / 3, atol=1e-5)
+    assert torch.allclose(warm, torch.stack(predictions[:3]).mean(0), atol=1e-5)
     noises = [noisy - one for one in predictions]
     departed = torch.stack([departure(noises[3], one, 8) for one in noises[:3]])
     cold = fused(LoRAtorio(3, 8, SMALL, relative), predictions, noisy)
@@ -130,7 +130,7 @@ def test_limits_of_the_temperature(relative):
 def test_a_relative_temperature_means_the_same_at_any_strength():
     base, *changes = pictures(4, 1, 4, 8, 8)
     weights = []
-    for strength in (1e-1, 1e-2):
+    for strength in (1e-2, 1e-3):
         departed = torch.stack(
             [departure(base, base + strength * size * one, 2) for size, one in enumerate(changes)], 1
         )
@@ -254,5 +254,5 @@ def test_the_testbed_counts_evaluations_and_checks_parameters():
 
     assert cost(3) == 4 and cost(3, merged=True) == 2.5 and cost(3, anchor=1) == 2.5  # pairs of 2N + 2 and N + 2
     assert cost(3, guidance=1.0) == 4 and cost(1) == 1.5 and cost(1, guidance=1.0) == 1
-    with pytest.raises(EvaluationError, match="temperature is -1.0"):
+    with pytest.raises(EvaluationError, match=r"temperature is -1\.0"):
         method("loratorio", {"temperature": -1}, 0.8)
