@@ -9,13 +9,12 @@ from .adapter import TEXT_ENCODER_PREFIXES, match
 from .stack import StyleStack
 
 
-def encode_per_adapter(clip: Any, stack: StyleStack, prompt: str, base: bool = False) -> list:
+def encode_per_adapter(clip: Any, stack: StyleStack, prompt: str, shared: bool = False) -> list:
     """A CONDITIONING with a part for each adapter of the stack, marked as that adapter's own.
 
-    `base` adds the text without any adapter, for branches that are no single adapter's (`Branch.text` None).
-
     Switch and Composite give each branch its adapter's part; samplers that know nothing of it average the parts. The
-    paper's code encodes once, with the first adapter's text encoder or all of them together. Raises AdapterError.
+    paper's code encodes once, with the first adapter's text encoder or all of them together. `shared` adds the text as
+    the CLIP itself reads it, for branches that are no adapter's own: the base model's, merges. Raises AdapterError.
     """
     target, tokens = execution.clip_target(clip), clip.tokenize(prompt)
     parts = []
@@ -29,12 +28,9 @@ def encode_per_adapter(clip: Any, stack: StyleStack, prompt: str, base: bool = F
             encoded = execution.patched(clip, [(patches, entry.strength_clip)]).encode_from_tokens_scheduled(tokens)
         else:
             encoded = plain = plain or clip.encode_from_tokens_scheduled(tokens)
-        parts += _marked(encoded, index, stack)
-    if base:
-        parts += _marked(plain or clip.encode_from_tokens_scheduled(tokens), None, stack)
+        mark = {execution.TEXT: (index, len(stack.entries))}
+        parts += [[states, {**fields, **mark}] for states, fields in encoded]
+    if shared:
+        mark = {execution.TEXT: (None, len(stack.entries))}
+        parts += [[states, {**fields, **mark}] for states, fields in plain or clip.encode_from_tokens_scheduled(tokens)]
     return parts
-
-
-def _marked(encoded: list, index: int | None, stack: StyleStack) -> list:
-    mark = {execution.TEXT: (index, len(stack.entries))}
-    return [[states, {**fields, **mark}] for states, fields in encoded]

@@ -49,5 +49,5 @@ class LoRAtorio(Composed):
 
         encode = super()._encoder(model, clip, stack)
         return (
-            encode if isinstance(encode, Plain) else lambda prompt: encode_per_adapter(clip, stack, prompt, base=True)
+            encode if isinstance(encode, Plain) else lambda prompt: encode_per_adapter(clip, stack, prompt, shared=True)
         )
