@@ -61,7 +61,8 @@ class Painter:
         if unknown := unknown_samplers([job]):  # ComfyUI would take another one
             raise EvaluationError(" ".join(unknown))
         how, (model, clip, vae) = job.sampling, self._loaded(job.set.world)
-        model, encode = policy(job.method).apply(model, clip, self._stack(job.set, job.method.strength))
+        stack = self._stack(job.set, job.method.strength)
+        model, encode = policy(job.method).reading(job.prompt).apply(model, clip, stack)
         with torch.inference_mode():
             positive, negative = self._encoded(encode, job.prompt), self._encoded(encode, job.negative)
             empty = torch.zeros(1, 4, how.height // 8, how.width // 8)

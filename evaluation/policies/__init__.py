@@ -4,10 +4,23 @@ They patch MODEL and CLIP through `mixlora_core`, as the nodes of those names do
 """
 
 from .base import Composed, Encode, Plain, Policy
+from .composite import Anchored, Centred, Reused, Windowed
 from .loratorio import LoRAtorio
 from .paper import MODES, Composite, Merge, NoAdapter, Switch
+from .prompt_aware import WComposite, WSwitch
 
-KINDS: dict[str, type[Policy]] = {"none": NoAdapter, "merge": Merge, "switch": Switch, "composite": Composite}
-KINDS["loratorio"] = LoRAtorio
+KINDS: dict[str, type[Policy]] = {
+    "none": NoAdapter,
+    "merge": Merge,
+    "switch": Switch,
+    "composite": Composite,
+    "anchored": Anchored,
+    "centred": Centred,
+    "reused": Reused,
+    "windowed": Windowed,
+    "w-switch": WSwitch,
+    "w-composite": WComposite,
+    "loratorio": LoRAtorio,
+}
 
 __all__ = ["KINDS", "MODES", "Composed", "Composite", "Encode", "Merge", "NoAdapter", "Plain", "Policy", "Switch"]

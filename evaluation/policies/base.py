@@ -39,6 +39,10 @@ class Policy:
     def check(self, adapters: int, steps: int) -> None:
         """Raises AdapterError where so many adapters cannot be composed in so many steps."""
 
+    def reading(self, prompt: str) -> Policy:
+        """The policy for pictures of this prompt: itself, unless it depends on what the prompt says."""
+        return self
+
     def apply(self, model: Any, clip: Any, stack: StyleStack) -> tuple[Any, Encode]:
         """The MODEL that is sampled, and how its prompts are encoded."""
         raise NotImplementedError
@@ -53,6 +57,7 @@ class Composed(Policy):
     """
 
     text: str = "own"
+    _shared = False  # whether there are branches that are no adapter's own; no parameter
 
     def __post_init__(self) -> None:
         if self.text not in TEXTS:
@@ -69,9 +74,13 @@ class Composed(Policy):
 
     def apply(self, model: Any, clip: Any, stack: StyleStack) -> tuple[Any, Encode]:
         """The model with the composition attached."""
+        return self.applied(model, clip, stack, self.composition(len(stack.entries)))
+
+    def applied(self, model: Any, clip: Any, stack: StyleStack, told: composition.Composition) -> tuple[Any, Encode]:
+        """The model with that composition attached, and the text encoders of `text`."""
         from ...mixlora_core.compose import composed
 
-        return composed(model, stack, self.composition(len(stack.entries))), self._encoder(model, clip, stack)
+        return composed(model, stack, told), self._encoder(model, clip, stack)
 
     def _encoder(self, model: Any, clip: Any, stack: StyleStack) -> Encode:
         from ...mixlora_core.adapter import TEXT_ENCODER_PREFIXES
@@ -82,7 +91,7 @@ class Composed(Policy):
         if self.text == "base" or not written:
             return Plain(clip)
         if self.text == "own":
-            return lambda prompt: encode_per_adapter(clip, stack, prompt)
+            return lambda prompt: encode_per_adapter(clip, stack, prompt, self._shared)
         spoken = StyleStack(stack.entries[:1]) if self.text == "first" else stack
         return Plain(mix(model, clip, spoken, MixSettings()).clip)
 

@@ -3,7 +3,14 @@
 Pure: no torch, no ComfyUI. A method is a small policy here.
 """
 
+from .anchored import Anchored, lasting
 from .base import BOTH, NEGATIVE, POSITIVE, Branch, Composition
+from .centred import Centred
 from .paper import Composite, Merge, Switch
+from .prompt_aware import WeightedSwitch, presence, relevance
+from .reused import Reused
+from .windowed import Windowed
 
 __all__ = ["BOTH", "NEGATIVE", "POSITIVE", "Branch", "Composite", "Composition", "Merge", "Switch"]
+__all__ += ["Anchored", "Centred", "Reused", "Windowed", "lasting"]
+__all__ += ["WeightedSwitch", "presence", "relevance"]
