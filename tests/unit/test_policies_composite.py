@@ -67,6 +67,7 @@ def test_parameters_become_the_composition():
         ("windowed", {"outside": "composite"}, "outside is 'composite'; expected one of merge, switch"),
         ("windowed", {"start": 0.7}, "from 0.7 to 0.4"),
         ("w-composite", {"form": "x"}, "form is 'x'"),
+        ("w-switch", {"floor": -1.0}, "floor is -1.0"),
         ("w-composite", {"weights": 1.0}, "no parameter 'weights'"),
     ],
 )

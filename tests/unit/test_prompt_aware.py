@@ -22,6 +22,8 @@ def test_weights_by_presence():
     assert presence([0.5, 0.75, 1.0]) == pytest.approx((0.625, 0.3125, 0.0625)), "0.5, 0.25 and the floor 0.05 of 0.8"
     assert presence([0.5, None, 0.7]) == pytest.approx((0.5 / 1.2, 0.4 / 1.2, 0.3 / 1.2)), "unknown: the mean"
     assert presence([None, None]) == (0.5, 0.5)
+    assert presence([0.97, 0.99]) == (0.5, 0.5), "both below the floor"
+    assert presence([0.97, 0.99, 1.0], 0.01) == pytest.approx((0.6, 0.2, 0.2))
 
 
 def test_weights_by_relevance():
@@ -89,6 +91,7 @@ def test_everyone_speaks_twice_where_that_fits(weights, steps):
         (lambda: WeightedSwitch((1.0, 0.0)), "weights are 1, 0; expected finite numbers above 0"),
         (lambda: WeightedSwitch((math.nan,)), "weights are nan"),
         (lambda: WeightedSwitch((0.5, 0.5), (0, 0)), "order is 1, 1"),
+        (lambda: presence([0.5], 0.0), "floor is 0.0"),
     ],
 )
 def test_what_cannot_be_switched_is_refused(make, message):
