@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from mixlora.evaluation import methods
 from mixlora.evaluation.jobs import EvaluationError
@@ -9,7 +11,7 @@ from mixlora.mixlora_core import composition
 from mixlora.mixlora_core.errors import CompositionError
 
 
-def policy(kind, **parameters):
+def policy(kind, **parameters) -> Any:
     return methods.policy(methods.method(kind, parameters, 0.8))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import groupby
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -132,7 +133,7 @@ class Table:
         return torch.nn.functional.one_hot(torch.tensor([one for piece in tokens["l"] for one, _ in piece]), 64)[None]
 
 
-def stack(*words):
+def stack(*words) -> Any:
     return SimpleNamespace(
         entries=[SimpleNamespace(lora_name=f"{index}.safetensors", words=own) for index, own in enumerate(words)]
     )
