@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ...mixlora_core import composition
+from ...mixlora_core.composition import BOTH, NEGATIVE, POSITIVE
 from ...mixlora_core.stack import StyleStack
 from ..jobs import EvaluationError
 
@@ -94,6 +96,24 @@ class Composed(Policy):
             return lambda prompt: encode_per_adapter(clip, stack, prompt, self._shared)
         spoken = StyleStack(stack.entries[:1]) if self.text == "first" else stack
         return Plain(mix(model, clip, spoken, MixSettings()).clip)
+
+
+@dataclass(frozen=True)
+class Counted(Composed):
+    """What has branches for one side only: its model runs are counted. Merges and the base read the plain text."""
+
+    _shared = True
+
+    def evaluations(self, adapters: int, steps: int, guidance: float) -> float:
+        """The rows of all steps; two are one run where there is guidance, as with the base model."""
+        told, sides = self.composition(adapters), [POSITIVE] if math.isclose(guidance, 1.0) else [POSITIVE, NEGATIVE]
+        rows = sum(
+            branch.side in (BOTH, side)
+            for step in range(steps)
+            for branch in told.branches(step, steps, guidance)
+            for side in sides
+        )
+        return rows / (steps * len(sides))
 
 
 def scaled(stack: StyleStack, factor: float) -> StyleStack:

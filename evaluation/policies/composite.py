@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from ...mixlora_core import composition
-from ...mixlora_core.composition import BOTH, NEGATIVE, POSITIVE
 from ...mixlora_core.scheduled import Scheduled, Window
 from ..jobs import EvaluationError
-from .base import Composed
+from .base import Counted
 
 STRENGTHS = {"sum": 0.0, "root": -0.5, "mean": -1.0}
 """How strong each adapter is, called as a merge's modes: λ times N to this power."""
 
 AUTOMATIC = -1.0
 """As an anchor: λ* of the number of adapters and the guidance scale."""
-
-
-@dataclass(frozen=True)
-class Counted(Composed):
-    """What has branches for one side only: its model runs are counted. Merges and the base read the plain text."""
-
-    _shared = True
-
-    def evaluations(self, adapters: int, steps: int, guidance: float) -> float:
-        """The rows of all steps; two are one run where there is guidance, as with the base model."""
-        told, sides = self.composition(adapters), [POSITIVE] if math.isclose(guidance, 1.0) else [POSITIVE, NEGATIVE]
-        rows = sum(
-            branch.side in (BOTH, side)
-            for step in range(steps)
-            for branch in told.branches(step, steps, guidance)
-            for side in sides
-        )
-        return rows / (steps * len(sides))
 
 
 @dataclass(frozen=True)

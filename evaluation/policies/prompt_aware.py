@@ -10,8 +10,7 @@ from ...mixlora_core import composition
 from ...mixlora_core.composition.prompt_aware import FLOOR
 from ...mixlora_core.stack import StyleStack
 from ..jobs import EvaluationError
-from .base import Encode, Policy
-from .composite import Counted
+from .base import Counted, Encode, Policy
 
 
 @dataclass(frozen=True)
