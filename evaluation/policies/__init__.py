@@ -6,6 +6,7 @@ They patch MODEL and CLIP through `mixlora_core`, as the nodes of those names do
 from .base import Composed, Encode, Plain, Policy
 from .composite import Anchored, Centred, Reused, Windowed
 from .loratorio import LoRAtorio
+from .merging import SSR, NullSpace
 from .paper import MODES, Composite, Merge, NoAdapter, Switch
 from .prompt_aware import WComposite, WSwitch
 
@@ -21,6 +22,8 @@ KINDS: dict[str, type[Policy]] = {
     "w-switch": WSwitch,
     "w-composite": WComposite,
     "loratorio": LoRAtorio,
+    "ssr": SSR,
+    "null_space": NullSpace,
 }
 
 __all__ = ["KINDS", "MODES", "Composed", "Composite", "Encode", "Merge", "NoAdapter", "Plain", "Policy", "Switch"]
