@@ -40,6 +40,8 @@ def stack(loras):
 
 
 def changes(models, owner, base):
+    """What is added to each weight, in double precision."""
+    comfy.model_management.unload_all_models()  # a calibration leaves its last model loaded, patches and all
     state = getattr(base, "patcher", base).model.state_dict()
     return {key: weight.double() - state[key].double() for key, weight in models.patched_weights(owner).items()}
 
