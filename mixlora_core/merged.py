@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from statistics import median
 from typing import Any
 
 from comfy.weight_adapter import LoRAAdapter
@@ -42,8 +43,9 @@ class Merged:
     """In how many layers adapters meet and were merged."""
     left: tuple[Left, ...]
     """Where they meet and are summed as they are."""
-    misses: Mapping[PatchKey, tuple[float, float]] = field(default_factory=dict)
-    """SSR-Merge only, by layer: how far a plain sum and this merge are from each adapter alone, on what was heard."""
+    misses: Mapping[PatchKey, tuple[float, float, float]] = field(default_factory=dict)
+    """SSR-Merge only, by layer: how far a plain sum, the mean of the K adapters there and this merge are from each
+    adapter alone, on what was heard."""
 
 
 def merge_ssr(model: Any, clip: Any, calibrated: Calibrated, settings: SSRSettings) -> Merged:
@@ -55,7 +57,8 @@ def merge_ssr(model: Any, clip: Any, calibrated: Calibrated, settings: SSRSettin
         matrix = ssr.router(heard, settings)
         ups = ssr.routed([up for up, _ in factors], matrix)
         changed[key] = [(up, down) for up, (_, down) in zip(ups, factors, strict=True)]
-        misses[key] = (ssr.misses(factors, heard, None), ssr.misses(factors, heard, matrix))
+        added, mean, routed = (ssr.misses(factors, heard, route) for route in (1.0, 1 / len(parts), matrix))
+        misses[key] = (added, mean, routed)
     how = {"mode": "SSR-Merge", **asdict(settings), **asdict(calibrated.how)}
     return _merged(model, clip, calibrated.plan, calibrated.layers, changed, calibrated.left, how, misses)
 
@@ -93,15 +96,14 @@ def save_merge(
 
 def describe_merge(stack: StyleStack, merged: Merged, calibrated: Calibrated | None = None) -> str:
     """The report: the method, what was merged, what was read, and what stayed a plain sum."""
-    settings = ", ".join(f"{name} {value}" for name, value in merged.how.items() if name != "mode")
+    settings = ", ".join(f"{name} {value}" for name, value in merged.how.items() if name not in ("mode", "prompts"))
     lines = [f"{merged.how['mode']} of {len(stack.entries)} LoRAs ({settings})"]
     lines.append(f"- merged: {merged.merged} layers in which LoRAs meet; elsewhere each is as it was")
     if merged.misses:
-        plain, routed = (sorted(pair[at] for pair in merged.misses.values()) for at in (0, 1))
-        middle = len(plain) // 2
+        added, mean, routed = (median(numbers) for numbers in zip(*merged.misses.values(), strict=True))
         lines.append(
-            f"- distance to each LoRA alone, on what it was run with (median of the layers): {plain[middle]:.0%} as a "
-            f"plain sum, {routed[middle]:.0%} merged"
+            f"- distance to each LoRA alone, on what it was run with (median of the layers): {added:.0%} as a plain sum, "
+            f"{mean:.0%} as their mean, {routed:.0%} merged"
         )
     for entry, prompts in zip(stack.entries, calibrated.prompts if calibrated else (), strict=False):
         why = "" if entry.words else " (its file records no trigger words)"
@@ -114,7 +116,7 @@ def describe_merge(stack: StyleStack, merged: Merged, calibrated: Calibrated | N
 
 def _merged(
     model: Any, clip: Any, found: MixPlan, layers: Layers, changed: Mapping[PatchKey, Sequence[Factors]],
-    left: tuple[Left, ...], how: Mapping[str, Any], misses: Mapping[PatchKey, tuple[float, float]],
+    left: tuple[Left, ...], how: Mapping[str, Any], misses: Mapping[PatchKey, tuple[float, float, float]],
 ) -> Merged:  # fmt: skip
     """The plan with other factors where adapters meet; strengths are in the factors, so the coefficient is 1."""
     adapters = list(found.adapters)

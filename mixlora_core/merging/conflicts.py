@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from .layers import Left, Part
+from .layers import Key, Left, Part
 from .subspaces import inner, nearest, overlap, singular
 
 ALIKE, APART, LISTENING = 0.3, -0.2, 0.2
@@ -54,7 +54,7 @@ def beyond(share: float, chance: float) -> float:
     return (share - chance) / (1 - chance) if chance < 1 else 0.0
 
 
-def conflicts(layers: Mapping[Hashable, Sequence[Part]]) -> list[Conflict]:
+def conflicts(layers: Mapping[Key, Sequence[Part]]) -> list[Conflict]:
     """Every pair in every layer of `layers.meetings`, the worst first. A change that is zero meets nobody."""
     found = []
     for key, parts in layers.items():

@@ -62,13 +62,15 @@ def meetings(
     for key, indices in speakers.items():
         if len(indices) < 2:
             continue
-        strange = [index for index in indices if anatomies[index][key].factors is None]
-        if strange:
-            listed = ", ".join(f"{anatomies[index][key].family} of {names[index]}" for index in strange)
-            left.append(Left(str(key), f"{listed} is no low-rank pair"))
-            continue
-        met[key] = []
+        parts, strange = [], []
         for index in indices:
-            up, down, scale = anatomies[index][key].factors or ()  # none is missing, see above
-            met[key].append(Part(index, up, down, scale * coefficients[index][key]))
+            factors = anatomies[index][key].factors
+            if factors is None:
+                strange.append(f"{anatomies[index][key].family} of {names[index]}")
+            else:
+                parts.append(Part(index, *factors[:2], factors[2] * coefficients[index][key]))
+        if strange:
+            left.append(Left(str(key), f"{', '.join(strange)}: no low-rank pair"))
+        else:
+            met[key] = parts
     return met, left

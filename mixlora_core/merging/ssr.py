@@ -107,13 +107,14 @@ def routed(ups: Sequence[Tensor], matrix: Tensor) -> list[Tensor]:
     return list((torch.cat(list(ups), 1) @ matrix).split([up.shape[1] for up in ups], 1))
 
 
-def misses(changes: Sequence[Factors], statistics: Statistics, matrix: Tensor | None) -> float:
+def misses(changes: Sequence[Factors], statistics: Statistics, matrix: Tensor | float) -> float:
     """How far a merge is from what each adapter does alone on its own inputs, relative, in the root mean square.
 
-    0 is each adapter's own action. `matrix` is R, None that of a plain sum. 0 as well where nobody acts.
+    0 is each adapter's own action. `matrix` is R; a number stands for that multiple of the plain sum, so 1 for the sum
+    itself. 0 as well where nobody acts.
     """
     gram, guide = statistics.gram, statistics.guide
-    route = torch.eye(len(gram), dtype=torch.float64) if matrix is None else matrix
+    route = matrix if isinstance(matrix, Tensor) else matrix * torch.eye(len(gram), dtype=torch.float64)
     alone = torch.zeros_like(gram)
     for block in statistics.blocks:
         alone[block, block] = guide[block, block]
