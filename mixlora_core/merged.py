@@ -102,7 +102,7 @@ def describe_merge(stack: StyleStack, merged: Merged, calibrated: Calibrated | N
     if merged.misses:
         added, mean, routed = (median(numbers) for numbers in zip(*merged.misses.values(), strict=True))
         lines.append(
-            f"- distance to each LoRA alone, on what it was run with (median of the layers): {added:.0%} as a plain sum, "
+            f"- distance to each LoRA alone, on what it was run with (median of layers): {added:.0%} as a plain sum, "
             f"{mean:.0%} as their mean, {routed:.0%} merged"
         )
     for entry, prompts in zip(stack.entries, calibrated.prompts if calibrated else (), strict=False):
