@@ -17,7 +17,7 @@ import numpy as np
 from .jobs import ElementSet, EvaluationError, Job
 from .methods import policy
 from .policies import Encode, Plain
-from .testbeds import Testbed, digests
+from .testbeds import ROLES, Testbed, digests
 
 TEXTS_KEPT = 16
 _TIMER = "mixlora.evaluation"
@@ -119,7 +119,8 @@ class Painter:
             path = self.testbed.adapter(name)
             if path not in self._files:
                 self._files[path] = lora_file.read(path)
-            entries.append(StackEntry(path.name, self._files[path], strength, strength))
+            role = ROLES.get(self.testbed.elements[name].category, "")
+            entries.append(StackEntry(path.name, self._files[path], strength, strength, role))
         return StyleStack(tuple(entries))
 
 

@@ -37,3 +37,7 @@ class PromptError(AdapterError):
 
 class MergeError(AdapterError):
     """A merge that cannot be made as asked: settings out of range, an order for another stack, no CLIP."""
+
+
+class LearnedMixError(AdapterError):
+    """A file with a learned mix that is none, or that is for other adapters or another base than those at hand."""

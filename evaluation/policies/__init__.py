@@ -5,6 +5,7 @@ They patch MODEL and CLIP through `mixlora_core`, as the nodes of those names do
 
 from .base import Composed, Encode, Plain, Policy
 from .composite import Anchored, Centred, Reused, Windowed
+from .layers import ConceptStyle, Learned
 from .loratorio import LoRAtorio
 from .merging import SSR, NullSpace
 from .paper import MODES, Composite, Merge, NoAdapter, Switch
@@ -24,6 +25,8 @@ KINDS: dict[str, type[Policy]] = {
     "loratorio": LoRAtorio,
     "ssr": SSR,
     "null_space": NullSpace,
+    "concept_style": ConceptStyle,
+    "learned": Learned,
 }
 
 __all__ = ["KINDS", "MODES", "Composed", "Composite", "Encode", "Merge", "NoAdapter", "Plain", "Policy", "Switch"]
