@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import blocks, execution
@@ -25,7 +25,7 @@ from .stack import CONCEPT, STYLE, StackEntry, StyleStack
 class Settings:
     """How concepts and styles take turns."""
 
-    rise: Rise = Rise()
+    rise: Rise = field(default_factory=Rise)
     by: str = blocks.LAYER
     """What turns as one, of `blocks.GROUPINGS`, else CompositionError: K-LoRA's choice is by layer."""
 
@@ -40,7 +40,7 @@ class Timetable:
     turns: Mapping[str, float]
     """Group that concepts and styles both touch -> the share of the run from which on styles speak in it."""
     balance: float
-    """γ."""
+    """K-LoRA's gamma, see `balanced`."""
     fallback: str
     """Why everyone speaks in every step instead; empty where the roles are there."""
 

@@ -126,9 +126,9 @@ def read(path: Path | str) -> LearnedMix:
     kind = about.pop("format", None)
     if kind != FORMAT or found is None:
         raise LearnedMixError(
-            f"{path}: no learned mix: expected a safetensors file of the format {FORMAT} with a tensor {_COEFFICIENTS}, "
-            f"found {kind or 'no format'} with {', '.join(names[:2])}. training/learn_mix.py writes one; a LoRA file "
-            "belongs into the stack."
+            f"{path}: no learned mix: expected a safetensors file of the format {FORMAT} with a tensor "
+            f"{_COEFFICIENTS}, found {kind or 'no format'} with {', '.join(names[:2])}. training/learn_mix.py writes "
+            "one; a LoRA file belongs into the stack."
         )
     try:
         adapters = tuple(Named(str(one["name"]), str(one["sha256"])) for one in json.loads(about.pop("adapters")))
@@ -149,8 +149,7 @@ def applied(model: Any, stack: StyleStack, mix: LearnedMix) -> Any:
     from .compose import matched
 
     rows = mix.rows_for(stack)
-    kind = next((_FAMILIES[one.__name__] for one in type(model.model.model_config).__mro__ if one.__name__ in _FAMILIES),
-                type(model.model.model_config).__name__)  # fmt: skip
+    kind = _family(model)
     if kind != mix.family:
         raise LearnedMixError(f"This learned mix is for a base of the family {mix.family}, the model is {kind}.")
     sets = []
@@ -158,6 +157,12 @@ def applied(model: Any, stack: StyleStack, mix: LearnedMix) -> Any:
         patches = matched(model, entry.file).model_patches
         sets.append((patches, mix.strengths(row, list(patches), entry.strength_model)))
     return execution.patched(model, sets)
+
+
+def _family(model: Any) -> str:
+    """The family of a MODEL's base, or what ComfyUI calls it."""
+    names = [one.__name__ for one in type(model.model.model_config).__mro__]
+    return next((_FAMILIES[name] for name in names if name in _FAMILIES), names[0])
 
 
 def tensor_hash(file: LoraFile) -> str:

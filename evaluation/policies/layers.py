@@ -96,7 +96,8 @@ def at_once(stack: StyleStack) -> int:
 def _check_text(text: str) -> None:
     if text not in TOGETHER:
         raise EvaluationError(
-            f"text is {text!r}; expected one of {', '.join(TOGETHER)}: adapters speak together, so the prompt is read once."
+            f"text is {text!r}; expected one of {', '.join(TOGETHER)}: adapters speak together, so "
+            "the prompt is read once."
         )
 
 

@@ -24,7 +24,7 @@ class Contest:
 
 @dataclass(frozen=True)
 class Rise:
-    """The factor that styles are multiplied by at share x of the run: `slope` x + `start`; K-LoRA's α x + β.
+    """The factor that styles are multiplied by at share x of the run: `slope` x + `start`; K-LoRA's alpha x + beta.
 
     Raises CompositionError for a slope that is not above 0, or a start below 0.
     """
@@ -47,8 +47,8 @@ class Rise:
 def switch_share(contest: Contest, balance: float, rise: Rise) -> float:
     """The share of the run at which a layer turns from concepts to styles.
 
-    Concepts speak while S_concept >= balance * S_style * (α x + β) (K-LoRA's rule); so the turn is where the factor
-    reaches S_concept / (balance * S_style). 0: styles all along, as where concepts change nothing; 1: concepts all along.
+    Concepts speak while S_concept >= balance * S_style * factor(x) (K-LoRA's rule); so the turn is where the factor
+    reaches S_concept / (balance * S_style). 0: styles all along, as where concepts change nothing; 1: concepts.
     """
     against = balance * contest.style
     if against <= 0:
@@ -57,7 +57,7 @@ def switch_share(contest: Contest, balance: float, rise: Rise) -> float:
 
 
 def balanced(concept: float, style: float) -> float:
-    """γ, what styles are multiplied by so that both weigh the same on the whole: sum |dW_concept| / sum |dW_style|.
+    """Gamma, what styles are multiplied by so that both weigh the same on the whole: sum |dW_concept| / sum |dW_style|.
 
     The sums are over all entries of all layers that both touch. 1 where styles change nothing.
     """
