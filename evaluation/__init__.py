@@ -18,6 +18,7 @@
     correlate.py                 judges against people
     cli.py                       `python -m mixlora.evaluation`: run, judge, report, rate, ...
     chain.py, check.py           `make testbed`: one after the other; is everything there?
+    tuning.py                    strengths of a set by search, on scenes that no plan judges
     experiments.py, evidence.py  the tables of docs/evidence.md
     exchange.py                  scores to a small file, and from one
     plans/                       the plans of the experiments

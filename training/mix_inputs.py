@@ -80,7 +80,8 @@ def painted(base: Base, model: Any, clip: Any, prompts: Sequence[str], how: Pain
 
     texts = [clip.encode_from_tokens_scheduled(clip.tokenize(text), show_pbar=False) for text in (*prompts, "")]
     empty = torch.zeros(1, base.model.latent_format.latent_channels, how.side // 8, how.side // 8)
-    latents, rows = [], []
+    latents: list[Tensor] = []
+    rows: list[int] = []
     try:
         with torch.random.fork_rng(), torch.no_grad():
             for row in range(len(prompts)):

@@ -7,6 +7,7 @@ worse than the best of them by this score.
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -112,10 +113,9 @@ def _evolve(score: Objective, journal: _Journal, adapters: int, settings: Search
 
 def _cma() -> Any:
     try:
-        from cmaes import CMA
+        return importlib.import_module("cmaes").CMA
     except ImportError as error:
         raise TrainingError(f"The search needs the package cmaes ({error}): pip install cmaes.") from error
-    return CMA
 
 
 class _Journal:

@@ -38,6 +38,13 @@ def stack(loras, tensors):
     return StyleStack(tuple(replace(entry, role=role) for entry, role in zip(entries, roles, strict=True)))
 
 
+def factors(adapter, key):
+    """up, down and scale of a plain low-rank change."""
+    found = adapter.anatomies[key].factors
+    assert found is not None
+    return found
+
+
 def brute_force(stack, model):
     """Per layer the share of the run at which it turns, from full matrices and K-LoRA's formulas."""
     from mixlora.mixlora_core.compose import matched
@@ -45,8 +52,8 @@ def brute_force(stack, model):
     changes = {}
     for entry, alpha in zip(stack.entries[:3], ALPHAS, strict=False):
         adapter = matched(model, entry.file)
-        for key, anatomy in adapter.anatomies.items():
-            up, down, _ = anatomy.factors
+        for key in adapter.anatomies:
+            up, down, _ = factors(adapter, key)
             change = changes.setdefault(key, {"concept": 0.0, "style": 0.0})
             change[entry.role] = change[entry.role] + entry.strength_model * alpha / RANK * (up @ down).double()
     totals = [sum(change[role].abs().sum() for change in changes.values()) for role in ("concept", "style")]
@@ -163,7 +170,7 @@ def test_a_learned_mix_is_in_the_weights(sd15, stack, mix, models):
     for key, weight in found.items():
         expected = dict(sd15.model.named_parameters())[key].detach().double()
         for row, entry in enumerate(stack.entries):
-            up, down, scale = matched(sd15, entry.file).anatomies[key].factors
+            up, down, scale = factors(matched(sd15, entry.file), key)
             c = coefficients[row, groups.index(blocks.block_of(key))].item()
             expected = expected + c * entry.strength_model * scale * (up @ down).double()
         torch.testing.assert_close(weight.double(), expected, atol=1e-5, rtol=1e-5)

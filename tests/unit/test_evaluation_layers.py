@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,8 @@ def test_roles_by_category():
 
 def test_the_painter_gives_the_stack_its_roles(testbed):
     elements = {"tower": Element("tower", "north", "landmark", ""), "snow": Element("snow", "north", "style", "")}
-    entries = Painter(SimpleNamespace(**{**vars(testbed), "elements": elements}))._stack(CHOSEN, 0.7).entries
+    other: Any = SimpleNamespace(**{**vars(testbed), "elements": elements})
+    entries = Painter(other)._stack(CHOSEN, 0.7).entries
     assert [(entry.role, entry.strength_model) for entry in entries] == [("concept", 0.7), ("style", 0.7)]
 
 

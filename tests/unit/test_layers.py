@@ -19,6 +19,7 @@ from mixlora.mixlora_core.stack import StackEntry
 
 Q = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
 OUT = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_out.0.bias"
+FILE: Any = SimpleNamespace()
 TEXT = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 CONV = "diffusion_model.output_blocks.11.0.in_layers.2.weight"
 TIME = "diffusion_model.time_embed.0.weight"
@@ -144,7 +145,7 @@ def test_timetable_speaks_in_spans():
         (lambda: Rise(0.0, 0.5), "0 x [+] 0.5; expected a slope above 0"),
         (lambda: Rise(math.inf, 0.5), "expected a slope above 0"),
         (lambda: Rise(1.5, -0.1), "start of 0 or more"),
-        (lambda: StackEntry("a.sft", SimpleNamespace(), 1.0, 1.0, "Style"), "a.sft: its role is 'Style'; expected"),
+        (lambda: StackEntry("a.sft", FILE, 1.0, 1.0, "Style"), "a.sft: its role is 'Style'; expected"),
     ],
 )  # fmt: skip
 def test_what_is_impossible_is_refused(make, message):

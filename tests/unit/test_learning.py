@@ -135,14 +135,14 @@ def test_learns_the_mix_of_pictures():
     torch.manual_seed(0)
     unet, level, best = Toy(), 0.36, torch.tensor([[1.3], [0.4]])
     voices = [voice(4, "a", layers=(LAST,)), voice(5, "b", layers=(LAST,))]
-    first, last = unet.get_submodule(FIRST), unet.get_submodule(LAST)
+    first, last = unet.get_parameter(f"{FIRST}.weight"), unet.get_parameter(f"{LAST}.weight")
     with torch.no_grad():
         for parameter in unet.parameters():
             parameter.zero_()
-        first.weight[:, :, 1, 1] = torch.eye(3)
+        first[:, :, 1, 1] = torch.eye(3)
         change = sum(c * v.layers[LAST][2] * v.layers[LAST][0] @ v.layers[LAST][1]
                      for c, v in zip(best[:, 0], voices, strict=True))  # fmt: skip
-        last.weight.copy_(torch.eye(3) / math.sqrt(1 - level) - change)
+        last.copy_(torch.eye(3) / math.sqrt(1 - level) - change)
     black = Samples(latents=torch.zeros(2, 3, 4, 4), context=torch.zeros(2, 2, 5), empty=torch.zeros(2, 5))
     settings = LearnSettings(objective="pictures", start="one", steps=300, pull=0.0, lr=0.05, batch=4)
     found = learn(base_of(unet, (level,)), Mixture(unet, voices), black, settings)
