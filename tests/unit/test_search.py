@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import pytest
 from mixlora.training.search import SearchSettings, search
@@ -57,6 +58,12 @@ def test_a_killed_search_goes_on(tmp_path):
     assert found == search(score, 3, SearchSettings(budget=30)) and len(asked) == 30
     longer = search(killed_at(99), 3, SearchSettings(budget=34), log)
     assert longer.tried[:30] == found.tried and len(asked) == 34
+
+
+def test_the_package_is_asked_for_when_it_is_needed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cmaes", None)
+    with pytest.raises(TrainingError, match=r"needs the package cmaes .*: pip install cmaes"):
+        search(score, 3, SearchSettings(budget=4))
 
 
 def test_what_is_refused(tmp_path):
