@@ -18,20 +18,16 @@ from ..standin.element_training import (
     HELD_OUT_SEED,
     balanced_accuracy,
     compositions,
-    falls_with_damage,
-    quality_by_damage,
 )
-from ..standin.elements import ELEMENTS, TRIGGERS
+from ..standin.elements import ELEMENTS
 from ..standin.oracle_training import decode
-from ..standin.sampling import Painter, Shot
-from ..standin.scenes import LANDS, TIMES, Scene
+from ..standin.quality import CALIBRATION, CHECK, alone, by_damage, falls_with_damage
+from ..standin.sampling import Painter
 from ..standin.weights import adapter_file, committed_autoencoder
 from ..standin.workshop import WORK
 from .results import Row, table, write_results
 
 RENDERS, DAMAGED = 500, 100
-SEEDS = 2
-"""Pictures of each land and time that each adapter paints."""
 
 
 def main() -> None:
@@ -53,7 +49,7 @@ def oracle_rows(oracle: ElementOracle) -> list[Row]:
         accuracy = balanced_accuracy(oracle.read(pictures).present, chosen)
         worst = min(accuracy, key=lambda name: accuracy[name])
         rows.append(Row(f"oracle: worst element ({worst}) on {what} (%)", 100 * accuracy[worst], 97))
-    falls = falls_with_damage(quality_by_damage(oracle, again[:DAMAGED]))
+    falls = falls_with_damage(by_damage(oracle, again[:DAMAGED]))
     rows.append(Row("oracle: how surely quality falls with damage, worst kind (Spearman)", falls, 0.9))
     rows.append(Row("oracle: quality of held-out renders after the autoencoder", oracle.read(again).quality.mean()))
     return rows
@@ -65,19 +61,21 @@ def adapter_rows(oracle: ElementOracle) -> list[Row]:
     if missing := [name for name, file in files.items() if not file.is_file()]:
         raise SystemExit(f"No adapter: {', '.join(missing)}. Train them: python -m mixlora.standin.recipe adapters")
     painter = Painter(build_checkpoint(WORK / NAME), files, WORK / "alone")
-    places = [(land, time) for land in LANDS for time in TIMES] * SEEDS
-    scenes = [Scene(land, time, seed=seed) for seed, (land, time) in enumerate(places)]
-    rows, quality = [], []
-    for name, trigger in TRIGGERS.items():
-        shots = [Shot(((name, 1.0),), f"{scene.caption}, {trigger}", scene.seed) for scene in scenes]
-        reading = oracle.read(painter.paint(shots, name))
-        rows.append(Row(f"{name} alone: recognised (%)", 100 * (reading.shows(name) > 0.5).mean(), 90))
-        quality.append(reading.quality.mean())
-    plain = oracle.read(painter.paint([Shot((), scene.caption, scene.seed) for scene in scenes], "no LoRA"))
+    known = alone(painter, CALIBRATION)  # what quality was calibrated on: good for recognition, not for quality
+    fresh = alone(painter, CHECK)
+    rows, quality = [], {}
+    for name, pictures in fresh.items():
+        reading = oracle.read(pictures)
+        quality[name] = reading.quality.mean()
+        if name:
+            seen = np.concatenate([reading.shows(name), oracle.read(known[name]).shows(name)])
+            rows.append(Row(f"{name} alone: recognised (%)", 100 * (seen > 0.5).mean(), 90))
+    plain = oracle.read(fresh[""])
     rows.append(Row("no LoRA: elements read that nobody asked for, a picture", (plain.present > 0.5).sum(1).mean()))
-    rows.append(Row("no LoRA: quality", plain.quality.mean()))
-    rows.append(Row("adapters alone: quality, mean", float(np.mean(quality))))
-    rows.append(Row("adapters alone: quality, worst", float(np.min(quality))))
+    rows.append(Row("no LoRA: quality", quality.pop("")))
+    worst = min(quality, key=lambda name: quality[name])
+    rows.append(Row("adapters alone: quality, mean", float(np.mean(list(quality.values())))))
+    rows.append(Row(f"adapters alone: quality, worst ({worst})", quality[worst]))
     size = sum(file.stat().st_size for file in files.values()) / 1e6
     return [*rows, Row("size: all adapters (MB)", size, 15, at_most=True)]
 

@@ -2,7 +2,8 @@
 
     testbeds.py, composlora.py   what there is to compose: elements, sets, prompts, adapter files
     plan.py, planned.py          a plan in TOML, checked -> the pictures to paint, each a Job
-    methods.py                   ways to compose: parameters, and how they patch a model
+    policies/                    ways to compose, and how they patch a model
+    methods.py                   a policy with the parameters that a plan gives it
     jobs.py                      the values that all of these share
     runner.py, painting.py, cluster.py   paint what is missing, in this process or on many machines
     store.py                     what was found: one SQLite file, pictures beside it
@@ -17,7 +18,9 @@
     correlate.py                 judges against people
     cli.py                       `python -m mixlora.evaluation`: run, judge, report, rate, ...
     chain.py, check.py           `make testbed`: one after the other; is everything there?
+    tuning.py                    strengths of a set by search, on scenes that no plan judges
     experiments.py, evidence.py  the tables of docs/evidence.md
+    exchange.py                  scores to a small file, and from one
     plans/                       the plans of the experiments
 
 Imports run from the bottom up: nothing above imports what stands below it.

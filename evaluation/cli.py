@@ -28,7 +28,9 @@ COMMANDS = {
     "testbed": Command("chain", "run, oracle and report of a plan, one after the other"),
     "rate": Command("rating.command", "compare pictures by eye on a local page"),
     "evidence": Command("evidence", "write the tables of docs/evidence.md from the results of the plans"),
+    "scores": Command("exchange", "write the scores of plans to a small file, or take them over from one"),
     "correlate": Command("correlate", "how well judges agree with human ratings"),
+    "tune": Command("tuning", "search the strengths of one set of the stand-in, on scenes that are not judged"),
     "check": Command("check", "look whether everything is there, for a plan or for ComposLoRA"),
 }
 

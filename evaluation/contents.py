@@ -130,7 +130,7 @@ def caption(findings: Findings) -> str:
     """What stands under the pictures."""
     if findings.recalled is None:
         return ""
-    return "Below: what the oracle misses, and how sound it finds the picture (1 is as sound as a drawn one)."
+    return "Below: what the oracle misses, and how sound it finds the picture (1: as one LoRA alone)."
 
 
 def facts(plan: Plan, reading: Reading) -> list[tuple[str, str]]:

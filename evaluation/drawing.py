@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 INKS = {"ink": "#010203", "quiet": "#010204", "grid": "#010205", "paper": "#010206"}
 """Colours that no plot has; each becomes the page's colour of that name."""
+LIGHT = {"ink": "#1c1d22", "quiet": "#666873", "grid": "#e3e1db", "paper": "#fbfaf7"}
+"""What the page makes of them on white paper."""
 SMALL = 9.5
 """Points of letters."""
 
@@ -46,6 +48,15 @@ def svg(figure: Figure, name: str) -> str:
         text = text.replace(colour, f"var(--{ink})")
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     return text.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1).strip()
+
+
+def alone(page_svg: str) -> str:
+    """The same figure as a file of its own: on paper, with the inks themselves."""
+    text = re.sub(r"var\(--(\w+)\)", lambda ink: LIGHT[ink[1]], page_svg)
+    box = re.search(r'viewBox="[\d.]+ [\d.]+ ([\d.]+) ([\d.]+)"', text)
+    assert box is not None, "every figure says its size"
+    paper = f'<rect width="{box[1]}" height="{box[2]}" fill="{LIGHT["paper"]}"/>'
+    return re.sub(r"(<svg [^>]*>)", lambda begin: f"{begin[1]}\n{paper}", text, count=1) + "\n"
 
 
 def dress(axes: Axes, measure: Measure, x_label: str) -> None:

@@ -175,6 +175,13 @@ EXPERIMENTS: Mapping[str, Mapping[str, Build]] = {
         "steps-quality": grid("quality"),
         "steps-difference": grid("share", "merge"),
     },
+    "methods": {
+        "methods-all": sections.headline,
+        "methods-against-merge": lambda findings: sections.differences(findings, "merge"),
+        "methods-against-composite": lambda findings: sections.differences(findings, "composite"),
+        "methods-share": by_size("share"),
+        "methods-cost": sections.cost_by_size,
+    },
     "styles": {
         "styles-alone": styles(alone=True, own=True),
         "styles-beside": styles(alone=False, own=True),

@@ -17,7 +17,7 @@ import numpy as np
 from .jobs import ElementSet, EvaluationError, Job
 from .methods import policy
 from .policies import Encode, Plain
-from .testbeds import Testbed, digests
+from .testbeds import ROLES, Testbed, digests
 
 TEXTS_KEPT = 16
 _TIMER = "mixlora.evaluation"
@@ -61,7 +61,8 @@ class Painter:
         if unknown := unknown_samplers([job]):  # ComfyUI would take another one
             raise EvaluationError(" ".join(unknown))
         how, (model, clip, vae) = job.sampling, self._loaded(job.set.world)
-        model, encode = policy(job.method).apply(model, clip, self._stack(job.set, job.method.strength))
+        stack = self._stack(job.set, job.method.strength)
+        model, encode = policy(job.method).reading(job.prompt).apply(model, clip, stack)
         with torch.inference_mode():
             positive, negative = self._encoded(encode, job.prompt), self._encoded(encode, job.negative)
             empty = torch.zeros(1, 4, how.height // 8, how.width // 8)
@@ -118,7 +119,8 @@ class Painter:
             path = self.testbed.adapter(name)
             if path not in self._files:
                 self._files[path] = lora_file.read(path)
-            entries.append(StackEntry(path.name, self._files[path], strength, strength))
+            role = ROLES.get(self.testbed.elements[name].category, "")
+            entries.append(StackEntry(path.name, self._files[path], strength, strength, role))
         return StyleStack(tuple(entries))
 
 

@@ -48,7 +48,7 @@ class Reading:
     """(methods, cases) for each measure of whole pictures."""
     single: Mapping[Column, Array]
     """(methods, cases, elements) for each measure of single elements."""
-    files: Mapping[str, Path]
+    files: Mapping[str, Path | None]
     """Painted pictures by their job's key."""
 
     @property

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..mixlora_core.writing import write_atomically
 from .contents import contents
+from .drawing import alone
 from .jobs import EvaluationError
 from .plan import read_plan
 from .planned import Plan
 from .reading import observations, read, write_observations
 from .runner import results_folder
+from .sheets import in_markdown
 from .store import Store
 from .tables import markdown
 from .versus import panels
 
 TEMPLATES = Path(__file__).parent / "templates"
+PLOTS = {"setting_plot": "Over the setting", "cost_plot": "Quality over cost", "size_plot": "Over the number of LoRAs"}
+"""Plots of a report's content: what they show."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,17 +57,30 @@ def existing_results(folder: Path) -> Store:
 
 
 def write_report(plan: Plan, store: Store, output: Path, against: Sequence[str] = ()) -> list[Path]:
-    """Writes report.html, report.md and observations.csv into `output`. Raises EvaluationError, OSError."""
+    """Writes report.html, report.md, its plots and observations.csv to `output`. Raises EvaluationError, OSError."""
     environment = _templates()
     reading = read(plan.jobs(), plan.testbed.elements, store)
     content = contents(plan, reading, panels(reading, store.comparisons()), against)
     output.mkdir(parents=True, exist_ok=True)
     paths = [output / "report.html", output / "report.md", output / "observations.csv"]
+    content["plots"] = _write_plots(content, output)
+    environment.filters["pictures"] = lambda strip: in_markdown(strip, output)
     for path in paths[:2]:
         text = environment.get_template(path.name).render(content)
         write_atomically(path, (text.rstrip() + "\n").encode())
     write_observations(paths[2], observations(reading))
     return paths
+
+
+def _write_plots(content: Mapping[str, Any], output: Path) -> list[tuple[str, Path]]:
+    """The plots as files beside the Markdown, which cannot hold them: title and path of each."""
+    written = []
+    for key, title in PLOTS.items():
+        if drawn := str(content[key]):
+            path = output / f"{key.removesuffix('_plot')}.svg"
+            write_atomically(path, alone(drawn).encode())
+            written.append((title, path))
+    return written
 
 
 def _templates() -> Any:

@@ -142,8 +142,11 @@ def keep(store: Store, done: Painted) -> None:
 
 
 def missing(store: Store, jobs: Iterable[Job]) -> list[Job]:
-    """The jobs without a picture, each once; those of one checkpoint together, else in the order of the plan."""
-    there = {key for key, picture in store.pictures().items() if picture.path.is_file()}
+    """The jobs without a picture or scores of one, each once.
+
+    Those of one checkpoint together, else in the order of the plan.
+    """
+    there = {key for key, picture in store.pictures().items() if picture.path is None or picture.path.is_file()}
     wanted = {job.key: job for job in jobs if job.key not in there}
     checkpoints = list(dict.fromkeys(job.files[0] for job in wanted.values()))
     return sorted(wanted.values(), key=lambda job: checkpoints.index(job.files[0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from .findings import PRESENT, Findings
 from .jobs import EvaluationError
+from .tables import markdown_row
 from .testbeds import draw
 
 SIDE = 160
@@ -37,6 +39,8 @@ class Print:
     """The elements that are not there; None where nobody has looked."""
     note: str = ""
     """Its soundness, or what it lacks."""
+    file: Path | None = None
+    """Where the picture itself lies."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +195,9 @@ def strip(findings: Findings, chosen: Chosen, shown: Sequence[str]) -> Strip:
 def _print(findings: Findings, label: str, place: int) -> Print:
     reading = findings.reading
     file = reading.file(label, place)
-    if file is None:
-        return Print(label, "", None, "not painted" if (label, place) in reading.jobs else "not in the plan")
+    job = reading.jobs.get((label, place))
+    if job is None or job.key not in reading.files:
+        return Print(label, "", None, "not painted" if job else "not in the plan")
     row = reading.row(label)
     lost = None
     if findings.recalled is not None:
@@ -202,7 +207,20 @@ def _print(findings: Findings, label: str, place: int) -> Print:
         lost = tuple(name.replace("_", " ") for name in asked if by_name[name] <= PRESENT) if asked else None
     sound = reading.values.get(("oracle", "quality"))
     note = f"soundness {sound[row, place]:.2f}" if sound is not None and not np.isnan(sound[row, place]) else ""
-    return Print(label, thumbnail(file), lost, note)
+    return Print(label, thumbnail(file) if file else "", lost, note, file)
+
+
+def in_markdown(strip: Strip, folder: Path) -> str:
+    """A strip as a table for a document in `folder`: pictures by their files, and what each lost."""
+    cells = []
+    for one in strip.prints:
+        place = one.file and Path(os.path.relpath(one.file, folder)).as_posix()
+        cells.append(f"![{', '.join(strip.elements)} by {one.label}]({place})" if place else one.note)
+    lost = [
+        "" if one.lost is None else f"lost: {', '.join(one.lost)}" if one.lost else "all there" for one in strip.prints
+    ]
+    labels = [one.label for one in strip.prints]
+    return "\n".join(map(markdown_row, (labels, ["---"] * len(labels), cells, lost)))
 
 
 def thumbnail(path: Path) -> str:

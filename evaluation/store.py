@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 from .jobs import EvaluationError, Job
@@ -36,7 +36,8 @@ class Picture:
     """A painted picture: its job's key, where it lies, and how long sampling took in seconds."""
 
     key: str
-    path: Path
+    path: Path | None
+    """None where it was painted elsewhere and only its scores are here."""
     seconds: float
 
 
@@ -118,14 +119,18 @@ class Store:
     def add_picture(self, job: Job, seconds: float) -> None:
         """Notes that a job's picture lies at its path."""
         file = self.picture_path(job.key).relative_to(self.folder).as_posix()
-        row = (job.key, file, seconds, json.dumps(asdict(job), sort_keys=True))
-        self._database.execute("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", row)
+        self._database.execute("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", _row(job, file, seconds))
+
+    def adopt(self, job: Job, seconds: float, scores: Iterable[Score]) -> None:
+        """Keeps the scores of a picture that was painted and judged elsewhere; all of it or nothing."""
+        picture = ("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", [_row(job, "", seconds)])
+        self._insert(picture, ("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", map(astuple, scores)))
 
     def pictures(self, keys: Iterable[str] | None = None) -> dict[str, Picture]:
         """What is painted, by key: all of it, or what `keys` name as far as it is there."""
         wanted = None if keys is None else set(keys)
         return {
-            key: Picture(key, self.folder / file, seconds)
+            key: Picture(key, self.folder / file if file else None, seconds)
             for key, file, seconds in self._database.execute("SELECT key, file, seconds FROM pictures ORDER BY key")
             if wanted is None or key in wanted
         }
@@ -133,7 +138,7 @@ class Store:
     def add_scores(self, key: str, judge: str, values: Mapping[tuple[str, str], float]) -> None:
         """Keeps a picture's scores, {(measure, element): value}, all of them or none; what was there is replaced."""
         rows = [(key, judge, measure, element, value) for (measure, element), value in values.items()]
-        self._insert("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", rows)
+        self._insert(("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", rows))
 
     def scores(self, judges: Collection[str] | None = None) -> Iterator[Score]:
         """Every score, or those of some judges, ordered by picture."""
@@ -148,7 +153,7 @@ class Store:
     def add_comparisons(self, comparisons: Iterable[Comparison]) -> None:
         """Keeps comparisons, all of them or none."""
         rows = [tuple(asdict(comparison).values()) for comparison in comparisons]
-        self._insert("INSERT OR REPLACE INTO comparisons VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._insert(("INSERT OR REPLACE INTO comparisons VALUES (?, ?, ?, ?, ?, ?)", rows))
 
     def comparisons(self, judge: str | None = None) -> list[Comparison]:
         """Every comparison, or those of one judge."""
@@ -165,14 +170,19 @@ class Store:
         row = (request, model, answer, json.dumps(dict(usage)))
         self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", row)
 
-    def _insert(self, statement: str, rows: list[tuple]) -> None:
+    def _insert(self, *inserts: tuple[str, Iterable[tuple]]) -> None:
         self._database.execute("BEGIN IMMEDIATE")
         try:
-            self._database.executemany(statement, rows)
+            for statement, rows in inserts:
+                self._database.executemany(statement, rows)
         except BaseException:
             self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
+
+
+def _row(job: Job, file: str, seconds: float) -> tuple:
+    return (job.key, file, seconds, json.dumps(asdict(job), sort_keys=True))
 
 
 _PRAGMAS = ("application_id", "user_version")

@@ -77,7 +77,7 @@ def markdown(table: Table, level: int = 3) -> str:
     lines = [[table.corner, *(head.line for head in table.heads)]]
     lines += [[row.label, *(cell.marked for cell in row.cells)] for row in table.rows]
     aligned = ["| --- |" + " ---: |" * len(table.heads)]
-    grid = [_line(lines[0]), *aligned, *map(_line, lines[1:])]
+    grid = [markdown_row(lines[0]), *aligned, *map(markdown_row, lines[1:])]
     return "\n\n".join(part for part in [*parts, "\n".join(grid)] if part)
 
 
@@ -94,5 +94,6 @@ def plain(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _line(texts: Sequence[str]) -> str:
+def markdown_row(texts: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in texts) + " |"

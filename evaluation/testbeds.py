@@ -12,9 +12,15 @@ from typing import Any, Protocol
 
 from ..mixlora_core import hashes, lora_file
 from ..mixlora_core.errors import UnreadableFileError
+from ..mixlora_core.stack import CONCEPT, STYLE
 from .jobs import Element, ElementSet, EvaluationError, Sampling
 
 SIZES = (2, 3, 4, 5)
+
+ROLES = {"style": STYLE, **dict.fromkeys(("landmark", "object", "character", "clothing"), CONCEPT)}
+"""What an element is to methods that treat concepts and styles apart, by its category. Weather, ground and background
+are neither: they shape the layout, which is decided early, and all surfaces, which are decided late, so they have no
+role and always speak."""
 
 
 class Testbed(Protocol):

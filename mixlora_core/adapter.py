@@ -90,6 +90,8 @@ class Adapter:
     """Tensors that the model has no place for."""
     without_clip: int
     """How many more were left out only because they are for the text encoder and no CLIP is connected."""
+    whole: Adapter | None = None
+    """The adapter that this is a part of, see `splitting`; None for a whole file."""
 
 
 def summarise(file: LoraFile) -> Summary:

@@ -33,3 +33,11 @@ class CompositionError(AdapterError):
 
 class PromptError(AdapterError):
     """A prompt whose strengths cannot be understood: an unknown or doubtful name, no number, an impossible window."""
+
+
+class MergeError(AdapterError):
+    """A merge that cannot be made as asked: settings out of range, an order for another stack, no CLIP."""
+
+
+class LearnedMixError(AdapterError):
+    """A file with a learned mix that is none, or that is for other adapters or another base than those at hand."""

@@ -7,7 +7,7 @@ import datetime
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,25 @@ def save_mix(
     overwritten. The file is read back and matched to the model. Raises AdapterError.
     """
     _parts_of(prefix)
-    found = plan(model, clip, stack, mixing)
+    return save_plan(model, clip, stack, plan(model, clip, stack, mixing), asdict(mixing), settings, prefix)
+
+
+def save_plan(
+    model: Any,
+    clip: Any,
+    stack: StyleStack,
+    found: MixPlan,
+    how: Mapping[str, Any],
+    settings: SaveSettings,
+    prefix: str,
+) -> SavedMix:
+    """As `save_mix`, for what is planned already. `how` goes into the file's recipe; its "mode" names the method."""
+    _parts_of(prefix)
     content = tensors_of(model, clip, stack, found, settings.rank, FORMATS[settings.dtype])
     path, lora_name = _claim(prefix)
     try:
         base = bases.of_config(model.model.model_config.unet_config)
-        about = hashes.with_hashes(content.tensors, _about(path.stem, stack, mixing, settings, content, base))
+        about = hashes.with_hashes(content.tensors, _about(path.stem, stack, how, settings, content, base))
         data = serialise(content.tensors, about)
         write_atomically(path, data)
     except BaseException as error:
@@ -116,14 +129,12 @@ def _claim(prefix: str) -> tuple[Path, str]:
 
 
 def _about(
-    title: str, stack: StyleStack, mixing: MixSettings, settings: SaveSettings, content: MixTensors,
+    title: str, stack: StyleStack, how: Mapping[str, Any], settings: SaveSettings, content: MixTensors,
     base: bases.Base | None,
 ) -> dict[str, str]:  # fmt: skip
     """The file's metadata but its hashes."""
     recipe = {
-        "mode": mixing.mode,
-        "total": mixing.total,
-        "limit": mixing.limit,
+        **how,
         "rank": settings.rank or "exact",
         "relative_error": content.error,
         "loras": [
@@ -150,7 +161,7 @@ def _about(
         "modelspec.implementation": "mixlora",
         "modelspec.title": title,
         "modelspec.date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "modelspec.description": f"A mix ({mixing.mode}) of {spoken}",
+        "modelspec.description": f"A mix ({how['mode']}) of {spoken}",
         "modelspec.merged_from": ", ".join(entry.lora_name for entry in stack.entries),
         "mixlora.recipe": json.dumps(recipe, ensure_ascii=False),
     }

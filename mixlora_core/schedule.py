@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -25,6 +26,15 @@ def step_of(sigma: float, sigmas: Sequence[float]) -> int:
     """
     above = bisect_right(sigmas, -sigma * (1 - _ROUNDING), key=lambda level: -level)  # levels at or above sigma
     return max(0, min(above - 1, len(sigmas) - 2))
+
+
+def steps_within(start: float, end: float, steps: int) -> range:
+    """The steps k of n whose middle, (k + 1/2) / n, lies from `start` to `end`, shares of the run from 0 to 1.
+
+    One on a border belongs to what lies before it: windows that touch share no step and leave none out, for any n.
+    """
+    first, last = (math.floor(share * steps + 0.5 + 1e-9) for share in (start, end))
+    return range(first, last)
 
 
 def block_length(every: int, adapters: int, steps: int) -> int:

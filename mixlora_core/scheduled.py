@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from .composition import Branch
 from .errors import CompositionError
+from .schedule import steps_within
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,7 @@ class Window:
 
     def steps(self, steps: int) -> range:
         """Its steps in a run of `steps`: windows that touch share no step and leave none out, whatever the number."""
-        first, last = (math.floor(share * steps + 0.5 + 1e-9) for share in (self.start, self.end))
-        return range(first, last)
+        return steps_within(self.start, self.end, steps)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,15 @@ from pathlib import PureWindowsPath
 from typing import Any
 
 from . import lora_file
-from .errors import LoraNameError, StrengthError
+from .errors import CompositionError, LoraNameError, StrengthError
 from .lora_file import LoraFile
 from .metadata import trigger_words
 
 Row = tuple[str, float, float]
+
+CONCEPT, STYLE = "concept", "style"
+ROLES = ("", CONCEPT, STYLE)
+"""What a file is for: what is shown, how it is painted, or ("") not said. Only methods that ask for it look at it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +35,14 @@ class StackEntry:
     file: LoraFile
     strength_model: float
     strength_clip: float
+    role: str = ""
+    """One of ROLES; anything else raises CompositionError."""
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise CompositionError(
+                f"{self.lora_name}: its role is {self.role!r}; expected {CONCEPT!r}, {STYLE!r} or '' for neither."
+            )
 
     @property
     def words(self) -> tuple[str, ...]:

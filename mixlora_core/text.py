@@ -10,11 +10,12 @@ from .stack import StyleStack
 from .words import naming
 
 
-def encode_per_adapter(clip: Any, stack: StyleStack, prompt: str) -> list:
+def encode_per_adapter(clip: Any, stack: StyleStack, prompt: str, shared: bool = False) -> list:
     """A CONDITIONING with a part for each adapter of the stack, marked as that adapter's own.
 
     Switch and Composite give each branch its adapter's part; samplers that know nothing of it average the parts. The
-    paper's code encodes once, with the first adapter's text encoder or all of them together. Raises AdapterError.
+    paper's code encodes once, with the first adapter's text encoder or all of them together. `shared` adds the text as
+    the CLIP itself reads it, for branches that are no adapter's own: the base model's, merges. Raises AdapterError.
     """
     target, tokens = execution.clip_target(clip), clip.tokenize(prompt)
     parts = []
@@ -30,6 +31,9 @@ def encode_per_adapter(clip: Any, stack: StyleStack, prompt: str) -> list:
             encoded = plain = plain or clip.encode_from_tokens_scheduled(tokens)
         mark = {execution.TEXT: (index, len(stack.entries))}
         parts += [[states, {**fields, **mark}] for states, fields in encoded]
+    if shared:
+        mark = {execution.TEXT: (None, len(stack.entries))}
+        parts += [[states, {**fields, **mark}] for states, fields in plain or clip.encode_from_tokens_scheduled(tokens)]
     return parts
 
 

@@ -74,7 +74,11 @@ class MixResult(MixPlan):
 
 def mix(model: Any, clip: Any, stack: StyleStack, settings: MixSettings) -> MixResult:
     """Applies the stack to clones of a MODEL and, if there is one, a CLIP; all or nothing. Raises AdapterError."""
-    found = plan(model, clip, stack, settings)
+    return apply(model, clip, plan(model, clip, stack, settings))
+
+
+def apply(model: Any, clip: Any, found: MixPlan) -> MixResult:
+    """What was planned, on clones of a MODEL and, if there is one, a CLIP."""
     mixed = _patched(model, [a.model_patches for a in found.adapters], found.model_half)
     mixed_clip = clip
     if found.clip_half is not None:

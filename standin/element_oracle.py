@@ -2,11 +2,13 @@
 
 Quality is a distance, as in the Fréchet inception distance (arXiv 1706.08500) but of single pictures: how far what the
 network's first layers see of a picture is from what they see of real renders. These layers know strokes, edges and
-colours and no things, so that a composition which nobody has drawn yet is no defect.
+colours and no things, so that a composition which nobody has drawn yet is no defect. Real is what is drawn, and what
+single adapters paint (`quality`).
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +33,7 @@ class ElementReading:
     present: np.ndarray
     """(n, 22): for each of ELEMENTS in their order, the probability that it is there, each for itself."""
     quality: np.ndarray
-    """(n,) in 0..1: 1 is as sound as the typical render after the autoencoder, 0 as bad as a destroyed one."""
+    """(n,) in 0..1: 1 is as sound as the typical picture of one adapter alone, 0 as bad as a destroyed one."""
 
     def shows(self, name: str) -> np.ndarray:
         """(n,): the probability of one element. Raises KeyError for a name that is none."""
@@ -48,17 +50,17 @@ _PLACE = {name: place for place, name in enumerate(ELEMENTS)}
 
 @dataclass(frozen=True, eq=False)
 class Quality:
-    """What real renders look like after the autoencoder, and the distances that mean sound and destroyed."""
+    """What sound pictures look like, and the distances that mean sound and destroyed."""
 
     mean: Tensor
-    """(148,): of `texture` over real renders."""
+    """(148,): of `texture` over sound pictures."""
     whitening: Tensor
     """(148, 148): makes the Mahalanobis distance a length."""
     ends: Tensor
-    """(2,): the strangeness of the typical held-out render, and of destroyed pictures."""
+    """(2,): the strangeness of the typical sound picture that was held out, and of destroyed ones."""
 
     def strangeness(self, network: Network, batch: Tensor) -> Tensor:
-        """(n,): Mahalanobis distance from real renders, divided by the root of the dimension."""
+        """(n,): Mahalanobis distance from sound pictures, divided by the root of the dimension."""
         away = (texture(network, batch) - self.mean) @ self.whitening
         return away.square().mean(1).sqrt()
 
@@ -102,6 +104,11 @@ class ElementOracle:
         network = new_network(len(ELEMENTS))
         network.load_state_dict(state)
         return cls(network.eval(), quality)
+
+    @staticmethod
+    def version() -> str:
+        """What tells the weights of this checkout from others: scores of two versions cannot be compared."""
+        return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
 
     def save(self, path: Path) -> None:
         """Writes safetensors, the network's weights as fp16."""

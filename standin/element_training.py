@@ -1,4 +1,4 @@
-"""How the testbed's oracle is trained, how its quality number is calibrated, and how often both are right."""
+"""How the testbed's oracle is trained, and how often it is right about elements."""
 
 from __future__ import annotations
 
@@ -9,22 +9,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
-from scipy.stats import spearmanr
 from torch import Tensor
 
-from .damage import KINDS, damaged
-from .element_oracle import WEIGHTS, ElementOracle, Quality, texture
+from .element_oracle import WEIGHTS, ElementOracle
 from .elements import CATEGORIES, ELEMENTS, WORLDS, depict
-from .oracle import Network, as_batch, new_network
+from .oracle import new_network
 from .oracle_training import decode, fit
+from .quality import calibrated
 from .scenes import Scene, random_scene
 from .weights import committed_autoencoder
 from .workshop import render_all
 
 TRAINING_SEED, REAL_SEED, HELD_OUT_SEED = 6, 7, 1006
-STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
-"""Of the damage that quality is held against."""
-
 _PICTURES, _DECODED, _REAL = 5000, 2000, 768
 
 
@@ -76,30 +72,17 @@ def train_element_oracle(
         return 8 * F.binary_cross_entropy_with_logits(logits, asked[rows])
 
     fit(network, loss_of, rendered, seen, work / "elements.safetensors", steps, seed)
-    real = render_all(compositions(_REAL, REAL_SEED), work / "elements-real.npy")
-    real = decode(autoencoder, real, work / "elements-real-decoded.npy")
-    oracle = ElementOracle(network.eval(), calibrated(network.eval(), real))
+    drawn = real_pictures(work)
+    known, held_out = drawn[: 3 * len(drawn) // 4], drawn[3 * len(drawn) // 4 :]
+    oracle = ElementOracle(network.eval(), calibrated(network.eval(), known, held_out))  # until there are adapters
     oracle.save(path)
     return oracle
 
 
-@torch.no_grad()
-def calibrated(network: Network, real: np.ndarray) -> Quality:
-    """The distance from the first three quarters of real pictures (uint8), its two ends from the rest and its ruins.
-
-    A tenth of the covariance's other entries is taken away: they are known less well than the variances.
-    """
-    first, second = real[: 3 * len(real) // 4], real[3 * len(real) // 4 :]
-    known = torch.cat([texture(network, part) for part in as_batch(first).split(32)]).double()
-    covariance = 0.9 * known.T.cov() + 0.1 * torch.diag(known.var(0))
-    whitening = torch.linalg.cholesky(torch.linalg.inv(covariance))
-    quality = Quality(known.mean(0).float(), whitening.float(), torch.tensor([0.0, 1.0]))
-
-    def typical(seen: np.ndarray) -> float:
-        return float(torch.cat([quality.strangeness(network, part) for part in as_batch(seen).split(32)]).median())
-
-    ruins = [typical(damaged(second, kind, 1.0)) for kind in KINDS]
-    return Quality(quality.mean, quality.whitening, torch.tensor([typical(second), float(np.median(ruins))]))
+def real_pictures(work: Path) -> np.ndarray:
+    """Drawn pictures after the autoencoder, uint8, that no oracle was trained on."""
+    drawn = render_all(compositions(_REAL, REAL_SEED), work / "elements-real.npy")
+    return decode(committed_autoencoder(), drawn, work / "elements-real-decoded.npy")
 
 
 def balanced_accuracy(present: np.ndarray, chosen: Sequence[Composition]) -> dict[str, float]:
@@ -109,18 +92,3 @@ def balanced_accuracy(present: np.ndarray, chosen: Sequence[Composition]) -> dic
         name: float((seen[there[:, k], k].mean() + 1 - seen[~there[:, k], k].mean()) / 2)
         for k, name in enumerate(ELEMENTS)
     }
-
-
-def quality_by_damage(oracle: ElementOracle, sound: np.ndarray) -> dict[str, list[float]]:
-    """Kind of damage -> the mean quality of uint8 pictures without it and with it in each of STRENGTHS."""
-    whole = float(oracle.read(sound).quality.mean())
-    return {
-        kind: [whole, *(float(oracle.read(damaged(sound, kind, strength)).quality.mean()) for strength in STRENGTHS)]
-        for kind in KINDS
-    }
-
-
-def falls_with_damage(curves: dict[str, list[float]]) -> float:
-    """The smallest, over the kinds of damage, of -Spearman's correlation of strength and mean quality."""
-    found = [spearmanr((0.0, *STRENGTHS), curve) for curve in curves.values()]
-    return min(-float(each.statistic) for each in found)  # type: ignore[attr-defined]

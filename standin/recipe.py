@@ -1,6 +1,7 @@
 """`python -m mixlora.standin.recipe`: trains all of the stand-in from a seed; killed, it goes on where it was.
 
-Autoencoder, UNet, base weights, the two oracles, checkpoint, adapters, in this order. Hours on two cores, minutes on a
+Autoencoder, UNet, base weights, the two oracles, checkpoint, adapters, in this order, then what the
+second oracle calls sound. Hours on two cores, minutes on a
 GPU.
 """
 
@@ -15,7 +16,7 @@ from ..standalone import import_comfy
 from .elements import ELEMENTS
 from .workshop import WORK
 
-STAGES = ("autoencoder", "base", "weights", "oracle", "elements", "adapters")
+STAGES = ("autoencoder", "base", "weights", "oracle", "elements", "adapters", "quality")
 
 
 def main() -> None:
@@ -90,6 +91,22 @@ def train_adapters(work: Path, only: Sequence[str] = ()) -> None:
         train_adapter(name, checkpoint, work)
 
 
+def calibrate_quality(work: Path) -> None:
+    """What the testbed's oracle calls sound, from what the adapters paint alone."""
+    import numpy as np
+
+    from .build import NAME, build_checkpoint
+    from .element_oracle import WEIGHTS, ElementOracle
+    from .element_training import real_pictures
+    from .quality import alone, recalibrate
+    from .sampling import Painter
+    from .weights import adapter_file
+
+    painter = Painter(build_checkpoint(work / NAME), {name: adapter_file(name) for name in ELEMENTS}, work / "alone")
+    painted = np.concatenate(list(alone(painter).values()))
+    recalibrate(ElementOracle.load(), real_pictures(work), painted).save(WEIGHTS)
+
+
 _STAGES: dict[str, Callable[..., object]] = {
     "autoencoder": train_autoencoder_stage,
     "base": train_base_stage,
@@ -97,6 +114,7 @@ _STAGES: dict[str, Callable[..., object]] = {
     "oracle": train_oracle_stage,
     "elements": train_element_oracle_stage,
     "adapters": train_adapters,
+    "quality": calibrate_quality,
 }
 
 if __name__ == "__main__":

@@ -13,6 +13,11 @@ How the room is divided; imports run downwards only:
 
     train.py       makes the pack importable, nothing else
     describe.py    shows what is in any LoRA file; describe_cli.py prints what mixlora_core/description.py finds out
+    learn_mix.py   learns how loudly each of several LoRAs speaks in each block; learn_mix_cli.py is its command line
+    mix_inputs.py  LoRA files as voices of a mixture; latents that the base paints for prompts
+    learning.py    coefficients by gradient: towards centred Composite, or towards pictures   (pure torch)
+    mixture.py     frozen adapters with a coefficient for each of them and each block         (pure torch)
+    search.py      strengths by black-box search with a budget                     (numpy, cmaes)
     cli.py         the order of work; exit codes
     options.py     command line and TOML file -> Job
     run_folder.py  where a run's files lie; the lock against a second run

@@ -55,7 +55,7 @@ def run(job: Job) -> int:
     with joined_world(job.device) as world, world.quiet(), folder.locked() if world.main else nullcontext():
         if world.main:
             _check_output(job, folder)
-        _start_comfy(job.device, world)
+        start_comfy(job.device, world)
         return _train(job, folder, prompts, began, world)
 
 
@@ -182,7 +182,7 @@ def _check_output(job: Job, folder: RunFolder) -> None:
         raise TrainingError(f"{folder.path} holds an unfinished run; give --resume to continue it, or delete it.")
 
 
-def _start_comfy(device: str, world: World) -> None:
+def start_comfy(device: str, world: World) -> None:
     """Imports ComfyUI so that it works on `device`."""
     name, _, number = device.partition(":")
     if name not in ("auto", "cpu", "cuda") or (number and not (name == "cuda" and number.isdecimal())):

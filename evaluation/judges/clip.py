@@ -53,7 +53,7 @@ def judge(
     first method with adapters. Raises EvaluationError for an unknown label.
     """
     there = painted(jobs, store)
-    outcome = Outcome(clip.name, notes=unpainted(jobs, there))
+    outcome = Outcome(clip.name, notes=unpainted(jobs, store))
     vectors = _vectors(there, store, clip, done, outcome)
     alone = references(jobs, reference)
     texts = {key: ", ".join(elements[name].trigger for name in entry.job.set.elements) for key, entry in there.items()}

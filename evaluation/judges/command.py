@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -113,12 +112,10 @@ Done = Callable[[int, int], None]
 
 
 def _oracle(plan: Plan, jobs: list[Job], store: Store, options: argparse.Namespace, done: Done) -> Outcome:
-    from ...standin.element_oracle import WEIGHTS, ElementOracle
+    from ...standin.element_oracle import ElementOracle
     from ...standin.elements import ELEMENTS
 
-    read = ElementOracle.load().read
-    version = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
-    return oracle.judge(jobs, store, read, list(ELEMENTS), done, version)
+    return oracle.judge(jobs, store, ElementOracle.load().read, list(ELEMENTS), done, ElementOracle.version())
 
 
 def _clip(plan: Plan, jobs: list[Job], store: Store, options: argparse.Namespace, done: Done) -> Outcome:

@@ -48,15 +48,14 @@ def judge(
     where a job asks for an element, or has a size, that the oracle cannot read.
     """
     there = painted(jobs, store)
-    stamps = {key: hashlib.sha256(f"{NAME} {key}".encode()).hexdigest() for key in there}
     asked = {name for entry in there.values() for name in entry.job.set.elements}
     if strange := sorted(asked - set(names)):
         raise EvaluationError(
             f"The oracle reads the stand-in's elements only and does not know {', '.join(strange)}. "
             "Use --judge clip or --judge vlm."
         )
-    todo = [key for key in there if store.answer(stamps[key]) != version]
-    outcome = Outcome(NAME, known=len(there) - len(todo), notes=unpainted(jobs, there))
+    todo = [key for key in there if scored_by(store, key) != version]
+    outcome = Outcome(NAME, known=len(there) - len(todo), notes=unpainted(jobs, store))
     for keys in batches(todo, BATCH):
         try:
             reading = read(np.stack([pixels(there[key].path) for key in keys]))
@@ -65,10 +64,24 @@ def judge(
         for key, present, quality in zip(keys, reading.present, reading.quality, strict=True):
             found = dict(zip(names, present.tolist(), strict=True))
             store.add_scores(key, NAME, scores(found, there[key].job.set.elements, float(quality)))
-            store.add_answer(stamps[key], NAME, version, {})  # after the scores: a kill between the two repeats them
+            note_version(store, key, version)  # after the scores: a kill between the two repeats them
         outcome.judged += len(keys)
         done(outcome.judged, len(todo))
     return outcome
+
+
+def scored_by(store: Store, key: str) -> str | None:
+    """The version of the oracle that scored a picture; None where none has."""
+    return store.answer(_stamp(key))
+
+
+def note_version(store: Store, key: str, version: str) -> None:
+    """Notes which version of the oracle scored a picture."""
+    store.add_answer(_stamp(key), NAME, version, {})
+
+
+def _stamp(key: str) -> str:
+    return hashlib.sha256(f"{NAME} {key}".encode()).hexdigest()
 
 
 def scores(present: dict[str, float], asked: Sequence[str], quality: float) -> dict[tuple[str, str], float]:

@@ -38,27 +38,29 @@ class Painted:
 
 
 def painted(jobs: Iterable[Job], store: Store) -> dict[str, Painted]:
-    """The jobs with a picture, by key, each picture once, in the order of the plan.
+    """The jobs with a picture here, by key, each picture once, in the order of the plan.
 
     Raises EvaluationError where there is none at all, or where a picture's file is gone.
     """
     wanted: dict[str, Job] = {}
     for job in jobs:
         wanted.setdefault(job.key, job)
-    there = store.pictures(wanted)
-    if gone := [picture.path for picture in there.values() if not picture.path.is_file()]:
+    known = store.pictures(wanted)
+    if wanted and not known:
+        raise EvaluationError(f"None of the plan's {len(wanted)} pictures is in {store.folder}. `run` the plan first.")
+    there = {key: picture.path for key, picture in known.items() if picture.path is not None}
+    if gone := [path for path in there.values() if not path.is_file()]:
         raise EvaluationError(
             f"{len(gone)} pictures that {store.path} knows are gone, for instance {gone[0]}. "
             "Bring them back, or `run` the plan again."
         )
-    if wanted and not there:
-        raise EvaluationError(f"None of the plan's {len(wanted)} pictures is in {store.folder}. `run` the plan first.")
-    return {key: Painted(job, there[key].path) for key, job in wanted.items() if key in there}
+    return {key: Painted(job, there[key]) for key, job in wanted.items() if key in there}
 
 
-def unpainted(jobs: Iterable[Job], there: dict[str, Painted]) -> list[str]:
+def unpainted(jobs: Iterable[Job], store: Store) -> list[str]:
     """A note on the pictures that are missing, if any."""
-    missing = len({job.key for job in jobs} - there.keys())
+    wanted = {job.key for job in jobs}
+    missing = len(wanted - store.pictures(wanted).keys())
     return [f"{missing} pictures of the plan are not painted yet; `run` it, then judge again."] if missing else []
 
 

@@ -156,7 +156,7 @@ def showings(
         text = question([elements[name] for name in other.set.elements])
         pair = (Painted(other, there[other.key].path), Painted(job, there[job.key].path))
         found += [Showing(text, *pair), Showing(text, *reversed(pair))]
-    notes = unpainted(jobs, there)
+    notes = unpainted(jobs, store)
     if same:
         notes.append(f"{same} pairs are one and the same picture by two names; they are not asked about")
     return found, notes

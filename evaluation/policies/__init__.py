@@ -4,7 +4,12 @@ They patch MODEL and CLIP through `mixlora_core`, as the nodes of those names do
 """
 
 from .base import Composed, Encode, Plain, Policy
+from .composite import Anchored, Centred, Reused, Windowed
+from .layers import ConceptStyle, Learned
+from .loratorio import LoRAtorio
+from .merging import SSR, NullSpace
 from .paper import MODES, Composite, Merge, NoAdapter, Switch
+from .prompt_aware import WComposite, WSwitch
 from .regions import Regions
 
 KINDS: dict[str, type[Policy]] = {
@@ -12,6 +17,17 @@ KINDS: dict[str, type[Policy]] = {
     "merge": Merge,
     "switch": Switch,
     "composite": Composite,
+    "anchored": Anchored,
+    "centred": Centred,
+    "reused": Reused,
+    "windowed": Windowed,
+    "w-switch": WSwitch,
+    "w-composite": WComposite,
+    "loratorio": LoRAtorio,
+    "ssr": SSR,
+    "null_space": NullSpace,
+    "concept_style": ConceptStyle,
+    "learned": Learned,
     "regions": Regions,
 }
 

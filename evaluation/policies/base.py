@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ...mixlora_core import composition
+from ...mixlora_core.composition import BOTH, NEGATIVE, POSITIVE
 from ...mixlora_core.stack import StyleStack
 from ..jobs import EvaluationError
 
@@ -39,6 +41,10 @@ class Policy:
     def check(self, adapters: int, steps: int) -> None:
         """Raises AdapterError where so many adapters cannot be composed in so many steps."""
 
+    def reading(self, prompt: str) -> Policy:
+        """The policy for pictures of this prompt: itself, unless it depends on what the prompt says."""
+        return self
+
     def apply(self, model: Any, clip: Any, stack: StyleStack) -> tuple[Any, Encode]:
         """The MODEL that is sampled, and how its prompts are encoded."""
         raise NotImplementedError
@@ -53,6 +59,7 @@ class Composed(Policy):
     """
 
     text: str = "own"
+    _shared = False  # whether there are branches that are no adapter's own; no parameter
 
     def __post_init__(self) -> None:
         if self.text not in TEXTS:
@@ -69,9 +76,13 @@ class Composed(Policy):
 
     def apply(self, model: Any, clip: Any, stack: StyleStack) -> tuple[Any, Encode]:
         """The model with the composition attached."""
+        return self.applied(model, clip, stack, self.composition(len(stack.entries)))
+
+    def applied(self, model: Any, clip: Any, stack: StyleStack, told: composition.Composition) -> tuple[Any, Encode]:
+        """The model with that composition attached, and the text encoders of `text`."""
         from ...mixlora_core.compose import composed
 
-        return composed(model, stack, self.composition(len(stack.entries))), self._encoder(model, clip, stack)
+        return composed(model, stack, told), self._encoder(model, clip, stack)
 
     def _encoder(self, model: Any, clip: Any, stack: StyleStack) -> Encode:
         from ...mixlora_core.adapter import TEXT_ENCODER_PREFIXES
@@ -82,9 +93,27 @@ class Composed(Policy):
         if self.text == "base" or not written:
             return Plain(clip)
         if self.text == "own":
-            return lambda prompt: encode_per_adapter(clip, stack, prompt)
+            return lambda prompt: encode_per_adapter(clip, stack, prompt, self._shared)
         spoken = StyleStack(stack.entries[:1]) if self.text == "first" else stack
         return Plain(mix(model, clip, spoken, MixSettings()).clip)
+
+
+@dataclass(frozen=True)
+class Counted(Composed):
+    """What has branches for one side only: its model runs are counted. Merges and the base read the plain text."""
+
+    _shared = True
+
+    def evaluations(self, adapters: int, steps: int, guidance: float) -> float:
+        """The rows of all steps; two are one run where there is guidance, as with the base model."""
+        told, sides = self.composition(adapters), [POSITIVE] if math.isclose(guidance, 1.0) else [POSITIVE, NEGATIVE]
+        rows = sum(
+            branch.side in (BOTH, side)
+            for step in range(steps)
+            for branch in told.branches(step, steps, guidance)
+            for side in sides
+        )
+        return rows / (steps * len(sides))
 
 
 def scaled(stack: StyleStack, factor: float) -> StyleStack:

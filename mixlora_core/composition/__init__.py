@@ -3,8 +3,33 @@
 Pure: no torch, no ComfyUI. A method is a small policy here.
 """
 
+from .anchored import Anchored, lasting
 from .base import BOTH, NEGATIVE, POSITIVE, Branch, Composition
+from .centred import Centred
+from .layers import LayerTimetable
 from .paper import Composite, Merge, Switch
+from .prompt_aware import WeightedSwitch, presence, relevance
 from .regional import Regional
+from .reused import Reused
+from .windowed import Windowed
 
-__all__ = ["BOTH", "NEGATIVE", "POSITIVE", "Branch", "Composite", "Composition", "Merge", "Regional", "Switch"]
+__all__ = [
+    "BOTH",
+    "NEGATIVE",
+    "POSITIVE",
+    "Anchored",
+    "Branch",
+    "Centred",
+    "Composite",
+    "Composition",
+    "LayerTimetable",
+    "Merge",
+    "Regional",
+    "Reused",
+    "Switch",
+    "WeightedSwitch",
+    "Windowed",
+    "lasting",
+    "presence",
+    "relevance",
+]

@@ -2,11 +2,13 @@
 
 `patching` is for coefficients that hold for a whole run. `engine` runs a composition, whose coefficients change with
 the step and the row of the batch, by one of two executors: `swap` rewrites weights, `rows` adds to activations.
+`listening` changes nothing and hears what layers are given.
 """
 
 from .conditioning import TEXT, WORDS
 from .engine import Voice, attach
 from .executor import AUTOMATIC, ROWS, SWAP
+from .listening import Ears, denoise_listening, read_listening, why_deaf
 from .patching import base_weights, clip_target, patched, unet_target
 
 __all__ = [
@@ -15,10 +17,14 @@ __all__ = [
     "SWAP",
     "TEXT",
     "WORDS",
+    "Ears",
     "Voice",
     "attach",
     "base_weights",
     "clip_target",
+    "denoise_listening",
     "patched",
+    "read_listening",
     "unet_target",
+    "why_deaf",
 ]

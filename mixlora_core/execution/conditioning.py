@@ -13,7 +13,7 @@ from ..regions import WHOLE, Regions, Window
 from .executor import BranchId, Speech
 
 TEXT = "mixlora_text"
-"""Key of a conditioning that is meant for one adapter only: (index, number of adapters)."""
+"""Key of a conditioning that is meant for one adapter only: (index, number of adapters). Index None: for no adapter."""
 
 WORDS = "mixlora_words"
 """Key of where a conditioning's text names each adapter: `words.Positions`."""

@@ -114,7 +114,11 @@ def _chosen(executor: str, model: Any, adapters: Sequence[Adapter], composition:
 
 def _changes(composition: Composition) -> float:
     """The share of the steps of an ordinary run that speak otherwise than the step before."""
-    steps = max(_ORDINARY, composition.adapters)
+    steps = _ORDINARY
+    try:
+        composition.check(steps)
+    except CompositionError:  # more turns than steps
+        steps = max(steps, composition.adapters)
     told = [composition.branches(step, steps, 1.0) for step in range(steps if composition.depends_on_step else 1)]
     return sum(one != other for one, other in pairwise(told)) / steps
 

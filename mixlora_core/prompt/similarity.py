@@ -1,4 +1,4 @@
-"""Whose words are most like some others, as the text encoder of the graph sees it.
+"""How alike texts are, and whose words are most like some others, as the text encoder of the graph sees it.
 
 W-Switch and W-Composite (arXiv 2606.03792) compare prompt and trigger words by the cosine of mean-pooled CLIP states;
 so does this, but over the words' own tokens: start, end and padding are the same in every text and would make all
@@ -34,9 +34,9 @@ class ClipSimilarity:
     def __call__(self, text: str) -> tuple[int, float] | None:
         """The adapter and the cosine of the best of its trigger words; None where none stands out by MARGIN."""
         own = self._pooled(text)
-        likeness = [max((_cosine(own, one) for one in vectors), default=-1.0) for vectors in self._vectors]
+        likeness = [max((cosine(own, one) for one in vectors), default=-1.0) for vectors in self._vectors]
         ranked = sorted(range(len(likeness)), key=lambda index: -likeness[index])
-        others = [_cosine(own, self._neutral), *(likeness[index] for index in ranked[1:2])]
+        others = [cosine(own, self._neutral), *(likeness[index] for index in ranked[1:2])]
         if not ranked or likeness[ranked[0]] < max(others) + MARGIN:
             return None
         return ranked[0], likeness[ranked[0]]
@@ -52,14 +52,20 @@ class ClipSimilarity:
         return self._pooled(NEUTRAL)
 
     def _pooled(self, text: str) -> Tensor:
-        """The mean state of a short text's own tokens, (width,)."""
-        tokens, empty = (self._clip.tokenize(one) for one in (text, ""))
-        half = "l" if "l" in tokens else next(iter(tokens))  # CLIP-L pads with its end token: only words differ
-        pairs = zip(tokens[half][0], empty[half][0], strict=False)
-        places = [place for place, (one, other) in enumerate(pairs) if one[0] != other[0]]
-        states = self._clip.encode_from_tokens(tokens)[0].float()
-        return states[places].mean(0) if places else states.mean(0)
+        return pooled(self._clip, text)
 
 
-def _cosine(one: Tensor, other: Tensor) -> float:
+def pooled(clip: Any, text: str) -> Tensor:
+    """The mean state of a text's own tokens, (width,); for a text without words that of all tokens."""
+    tokens, empty = (clip.tokenize(one) for one in (text, ""))
+    half = "l" if "l" in tokens else next(iter(tokens))  # CLIP-L pads with its end token: only words differ
+    padding = empty[half][0] * len(tokens[half])  # a long text comes in several pieces
+    pairs = zip((token for piece in tokens[half] for token in piece), padding, strict=False)
+    places = [place for place, (one, other) in enumerate(pairs) if one[0] != other[0]]
+    states = clip.encode_from_tokens(tokens)[0].float()
+    return states[places].mean(0) if places else states.mean(0)
+
+
+def cosine(one: Tensor, other: Tensor) -> float:
+    """The cosine of two vectors, -1 to 1."""
     return torch.nn.functional.cosine_similarity(one, other, dim=0).item()

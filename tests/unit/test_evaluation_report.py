@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -120,6 +121,19 @@ def test_pictures_are_small_jpegs_with_a_text_for_those_who_do_not_see_them(page
         with Image.open(io.BytesIO(data)) as image:
             assert image.format == "JPEG" and max(image.size) <= sheets.SIDE
         assert " by " in one["alt"]
+
+
+def test_markdown_shows_the_same_pictures_and_plots_from_their_files(page, folder, written):
+    links = re.findall(r"!\[[^]]*\]\(([^)]+)\)", written["report.md"])
+    shown = [one for one in links if one.endswith(".png")]
+    assert len(shown) == len(page.all("img"))
+    place = folder[0] / "out"
+    assert all((place / one).is_file() for one in links)
+    plots = {one for one in links if one.endswith(".svg")}
+    assert {"cost.svg", "size.svg"} <= plots
+    for one in plots:
+        drawn = ElementTree.fromstring((place / one).read_text("utf-8"))
+        assert drawn.tag.endswith("svg") and "var(--" not in (place / one).read_text("utf-8")
 
 
 def test_the_table_has_the_means_with_their_intervals(folder, findings, written):

@@ -1,0 +1,111 @@
+"""`scores`: writes what judges said of plans to one small file, or takes it over from one.
+
+So that a long plan can be painted in several places, and so that tables can be made again from the scores that are
+published beside them, without a picture. The file is gzipped JSON, a line for each picture under its job's key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..mixlora_core.writing import write_atomically
+from ..standin.element_oracle import ElementOracle
+from .chain import PLANS
+from .experiments import EXPERIMENTS
+from .jobs import EvaluationError, Job
+from .judges import oracle
+from .plan import read_plan
+from .report import existing_results
+from .runner import open_results
+from .store import Score, Store
+
+FORMAT = 1
+DIGITS = 6
+"""Decimals of what is written."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `scores`."""
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--to", type=Path, metavar="FILE", help="write the scores of the plans there")
+    way.add_argument("--from", type=Path, metavar="FILE", dest="source", help="take over scores; `run` skips them")
+    parser.add_argument("plans", nargs="*", type=Path, metavar="PLAN", help="default: all plans of docs/evidence.md")
+    parser.add_argument("--results", type=Path, default=Path("evaluation_output") / "standin", metavar="FOLDER")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes or takes over, and says how much."""
+    plans = arguments.plans or [PLANS / f"{name}.toml" for name in EXPERIMENTS]
+    jobs = [job for path in plans for job in read_plan(path).jobs()]
+    if arguments.to:
+        with existing_results(arguments.results) as store:
+            written, stale = export(store, jobs, arguments.to)
+        again = f"; {stale} were scored by another oracle and left out, `judge` the plans again" if stale else ""
+        print(f"{arguments.to}: scores of {written} pictures{again}")
+        return 0
+    with open_results(arguments.results) as store:
+        taken, known, strange = adopt(store, jobs, arguments.source)
+    print(f"{taken} pictures' scores taken over, {known} were known, {strange} belong to no picture of these plans")
+    return 0
+
+
+def export(store: Store, jobs: Iterable[Job], path: Path) -> tuple[int, int]:
+    """Writes the scores of jobs to a file, the same bytes for the same scores.
+
+    Returns of how many pictures, and how many are left out because the oracle was another one then.
+    """
+    scored = {job.key for job in jobs} & store.scored(oracle.NAME)
+    wanted = {key for key in scored if oracle.scored_by(store, key) == ElementOracle.version()}
+    found: dict[str, list[list[Any]]] = {}
+    for score in store.scores():
+        if score.key in wanted:
+            value = round(score.value, DIGITS)
+            found.setdefault(score.key, []).append([score.judge, score.measure, score.element, value])
+    seconds = {key: round(picture.seconds, 3) for key, picture in store.pictures(found).items()}
+    lines: list[dict[str, Any]] = [{"format": FORMAT, "oracle": ElementOracle.version()}]
+    lines += [{"key": key, "seconds": seconds[key], "scores": found[key]} for key in sorted(found)]
+    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, gzip.compress(text.encode(), mtime=0))
+    return len(found), len(scored) - len(wanted)
+
+
+def adopt(store: Store, jobs: Iterable[Job], path: Path) -> tuple[int, int, int]:
+    """Takes over what a file says of jobs; returns how many pictures that were, were known already, and are no job's.
+
+    A picture that was painted here keeps its own scores. Raises EvaluationError for a file that is none of ours, or
+    whose scores another oracle gave.
+    """
+    wanted, known = {job.key: job for job in jobs}, store.pictures()
+    taken = strange = 0
+    rows = _read(path)
+    for row in rows:
+        key = row["key"]
+        if key not in wanted:
+            strange += 1
+        elif key not in known:
+            store.adopt(wanted[key], row["seconds"], [Score(key, *one) for one in row["scores"]])
+            oracle.note_version(store, key, ElementOracle.version())
+            taken += 1
+    return taken, len(rows) - taken - strange, strange
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        about, *rows = map(json.loads, gzip.decompress(path.read_bytes()).decode().splitlines())
+        form = about["format"]
+    except (gzip.BadGzipFile, EOFError, ValueError, KeyError, TypeError) as error:
+        raise EvaluationError(f"{path} is no file that `scores --to` wrote ({error}).") from error
+    if form != FORMAT:
+        raise EvaluationError(f"{path} has format {form}, this pack reads {FORMAT}. Use the pack that wrote it.")
+    if about.get("oracle") != ElementOracle.version():
+        raise EvaluationError(
+            f"{path}: its scores were given by another oracle than standin/weights/elements.safetensors of this "
+            "checkout, so they cannot stand beside scores made here. Check out its version, or paint again."
+        )
+    return rows

@@ -1,0 +1,84 @@
+"""Policies of LoRA Composite at full strength or at a fraction of its cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...mixlora_core import composition
+from ...mixlora_core.scheduled import Scheduled, Window
+from ..jobs import EvaluationError
+from .base import Counted
+
+STRENGTHS = {"sum": 0.0, "root": -0.5, "mean": -1.0}
+"""How strong each adapter is, called as a merge's modes: λ times N to this power."""
+
+AUTOMATIC = -1.0
+"""As an anchor: λ* of the number of adapters and the guidance scale."""
+
+
+@dataclass(frozen=True)
+class Anchored(Counted):
+    """Composite with one merge and the base as its unconditional side; `anchor` 0 to 1 is the base's share, -1 λ*."""
+
+    anchor: float = AUTOMATIC
+
+    def composition(self, adapters: int) -> composition.Anchored:
+        """All adapters count the same."""
+        return composition.Anchored(adapters, None if self.anchor == AUTOMATIC else self.anchor)
+
+
+@dataclass(frozen=True)
+class Centred(Counted):
+    """What each adapter changes alone, added to the base; `mode` is the strength, `unconditional` the other side."""
+
+    mode: str = "sum"
+    unconditional: str = "merged"
+
+    def composition(self, adapters: int) -> composition.Centred:
+        """All adapters count the same."""
+        return composition.Centred(adapters, strength(self.mode, adapters), unconditional=self.unconditional)
+
+
+@dataclass(frozen=True)
+class Reused(Centred):
+    """Centred in each `every`-th step; between them its difference from one branch, `around`, is kept."""
+
+    every: int = 4
+    around: str = "merged"
+
+    def composition(self, adapters: int) -> composition.Reused:
+        """All adapters count the same."""
+        return composition.Reused(super().composition(adapters), self.every, self.around)
+
+
+INSIDE = {"composite": composition.Composite, "anchored": composition.Anchored, "centred": composition.Centred}
+OUTSIDE = "merge", "switch"
+
+
+@dataclass(frozen=True)
+class Windowed(Counted):
+    """`inside` from `start` to `end` of the run; outside a merge at the strength of `mode`, or turns of `every`."""
+
+    inside: str = "composite"
+    outside: str = "merge"
+    start: float = 0.0
+    end: float = 0.4
+    mode: str = "mean"
+    every: int = 0
+
+    def composition(self, adapters: int) -> composition.Windowed:
+        """Raises EvaluationError for an unknown composition."""
+        if self.inside not in INSIDE:
+            raise EvaluationError(f"inside is {self.inside!r}; expected one of {', '.join(INSIDE)}.")
+        if self.outside not in OUTSIDE:
+            raise EvaluationError(f"outside is {self.outside!r}; expected one of {', '.join(OUTSIDE)}.")
+        merge = Scheduled(((Window(0, 1, strength(self.mode, adapters)),),) * adapters)  # Merge knows no other strength
+        outside = composition.Switch(adapters, self.every) if self.outside == "switch" else merge
+        return composition.Windowed(INSIDE[self.inside](adapters), outside, self.start, self.end)
+
+
+def strength(mode: str, adapters: int) -> float:
+    """What each adapter's λ is multiplied by. Raises EvaluationError for an unknown mode."""
+    if mode not in STRENGTHS:
+        raise EvaluationError(f"mode is {mode!r}; expected one of {', '.join(STRENGTHS)}.")
+    return adapters ** STRENGTHS[mode]
