@@ -10,6 +10,7 @@ from .loratorio import LoRAtorio
 from .merging import SSR, NullSpace
 from .paper import MODES, Composite, Merge, NoAdapter, Switch
 from .prompt_aware import WComposite, WSwitch
+from .router import Router
 
 KINDS: dict[str, type[Policy]] = {
     "none": NoAdapter,
@@ -27,6 +28,7 @@ KINDS: dict[str, type[Policy]] = {
     "null_space": NullSpace,
     "concept_style": ConceptStyle,
     "learned": Learned,
+    "router": Router,
 }
 
 __all__ = ["KINDS", "MODES", "Composed", "Composite", "Encode", "Merge", "NoAdapter", "Plain", "Policy", "Switch"]
