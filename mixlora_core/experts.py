@@ -44,9 +44,9 @@ def parts(adapter: Adapter, feed_forwards: Iterable[str]) -> Parts:
         for key in keys:
             if rest.pop(key, None) is not None and adapter.anatomies[key].factors is None:
                 raise RouterError(
-                    f"{adapter.file.name}: its change of {key} is {adapter.anatomies[key].family}; an expert of a router "
-                    "needs plain low-rank changes there (LoRA). Train it with training/train.py --targets ff, or "
-                    "convert it with Save Mixed LoRA."
+                    f"{adapter.file.name}: its change of {key} is {adapter.anatomies[key].family}; an expert of a "
+                    "router needs plain low-rank changes there (LoRA). Train it with --targets ff, or convert it with "
+                    "Save Mixed LoRA."
                 )
         first, second = (adapter.anatomies[key].factors if key in adapter.anatomies else None for key in keys)
         if first is not None or second is not None:

@@ -50,9 +50,7 @@ class Trace:
         found = [one.coefficients[picture] for one in self.heard if block in (None, one.block)
                  and picture < len(one.coefficients)]  # fmt: skip
         if not found:
-            raise RouterError(
-                f"No router was heard for {block or 'any block'}, picture {picture + 1}. Sample with it first."
-            )
+            raise RouterError(f"No router was heard for {block or 'any block'}, picture {picture + 1}. Sample first.")
         grid = max((tuple(one.shape[:2]) for one in found), key=lambda size: size[0] * size[1])
         return torch.stack([_resized(one, grid) for one in found]).mean(0)
 
@@ -110,7 +108,7 @@ def _colour(index: int) -> tuple[int, int, int]:
 
 
 def _label(block: str) -> str:
-    """ "output_blocks.1.1.transformer_blocks.0.ff" -> "output 1.1, transformer 0"."""
+    """For example "output 1.1, transformer 0"."""
     part, _, number = block.removesuffix(".ff").partition(".transformer_blocks.")
     return f"{part.replace('_blocks.', ' ').replace('_block.', ' ')}, transformer {number}"
 

@@ -20,8 +20,8 @@ def routed(
     """A clone of a MODEL in whose feed-forward layers the router chooses among the stack's adapters for every token.
 
     The stack says which of the router's experts take part and with which strengths; their tensors are those in the
-    router file. `k`, `rest` and `trace` are those of `execution.attach_router`. Raises RouterError for adapters that the
-    router does not know and for another base, AdapterError for experts that do not fit the model.
+    router file. `k`, `rest` and `trace` are those of `execution.attach_router`. Raises RouterError for adapters that
+    the router does not know and for another base, AdapterError for experts that do not fit the model.
     """
     strengths = strengths_of(router, stack)
     execution.check_model(model, router)

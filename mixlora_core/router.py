@@ -72,7 +72,7 @@ def balance(probabilities: Tensor) -> Tensor:
 
 
 def feed_forwards(unet: nn.Module) -> dict[str, nn.Module]:
-    """The feed-forward layers of all transformer blocks by their path, those that are gated (GEGLU) as SD's and SDXL's."""
+    """The feed-forward layers of all transformer blocks by their path; gated ones (GEGLU), as those of SD and SDXL."""
     found = {}
     for name, module in unet.named_modules():
         net: Any = getattr(module, "net", None)

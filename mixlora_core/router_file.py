@@ -88,14 +88,15 @@ def write(
 ) -> RouterFile:  # fmt: skip
     """Writes a router file atomically and reads it back; equal content gives equal bytes.
 
-    `about` is further metadata. Raises RouterError for what could not be read again, OSError where it cannot be written.
+    `about` is further metadata. Raises RouterError for what could not be read again, OSError where it cannot be
+    written.
     """
     tensors = {f"router.{name}.weight": weight.detach().to("cpu", torch.float32) for name, weight in routers.items()}
     for index, expert in enumerate(experts):
         tensors |= {f"expert.{index}.{name}": tensor.detach().cpu() for name, tensor in expert.items()}
     if broken := lora_file.not_finite(tensors):
         raise RouterError(
-            f"{path} is not written: {len(broken)} of {len(tensors)} tensors are not finite, first {next(iter(broken))}. "
+            f"{path} is not written: {len(broken)} of {len(tensors)} tensors are not finite: {next(iter(broken))}. "
             "Lower the learning rate."
         )
     said = json.dumps({"format": FORMAT, **asdict(head)}, ensure_ascii=False)
@@ -106,9 +107,7 @@ def write(
     if written.tensors.keys() != tensors.keys() or not all(
         torch.equal(written.tensors[name], tensor) for name, tensor in tensors.items()
     ):
-        raise RouterError(
-            f"{path} was written, but holds other values than were written. Do not use it; write it again."
-        )
+        raise RouterError(f"{path} was written, but holds other values now. Do not use it; write it again.")
     return read(path)
 
 
@@ -136,7 +135,7 @@ def check_base(router: RouterFile, kind: str | None, widths: Mapping[str, int]) 
     advice = "Use the base that it was trained on, or train a router on this one."
     if kind != head.base:
         raise RouterError(
-            f"{made_for}; the connected model is {_KINDS.get(kind or '', kind or 'of no known kind')}. {advice}"
+            f"{made_for}; the connected model is {_KINDS.get(kind or '', kind or 'of another kind')}. {advice}"
         )
     if len(widths) != head.feed_forwards:
         raise RouterError(
@@ -147,8 +146,8 @@ def check_base(router: RouterFile, kind: str | None, widths: Mapping[str, int]) 
             raise RouterError(f"{made_for} with a layer {name}, which the connected model does not have. {advice}")
         if weight.shape[1] != widths[name]:
             raise RouterError(
-                f"{made_for}: router.{name}.weight reads tokens {weight.shape[1]} wide, those of the connected model are "
-                f"{widths[name]} wide. {advice}"
+                f"{made_for}: router.{name}.weight reads tokens {weight.shape[1]} wide, those of the connected model "
+                f"are {widths[name]} wide. {advice}"
             )
 
 

@@ -51,24 +51,14 @@ def attach_router(
 ) -> Any:
     """A clone of a MODEL whose feed-forward layers are mixtures of experts; the model itself is not changed.
 
-    `voices` are the experts that take part, by their place in the router; the others are never chosen. `k` experts serve
-    a token (0: as trained; never more than there are). `rest` says how what the experts change elsewhere speaks ("": as
-    in training): as weights with λ / n, with λ, or not at all. `trace` collects the coefficients. With all strengths 0
-    it is the plain model. Raises RouterError for another base or an impossible k or rest, StrengthError.
+    `voices` are the experts that take part, by their place in the router; the others are never chosen. `k` experts
+    serve a token (0: as trained; never more than there are). `rest` says how what the experts change elsewhere speaks
+    ("": as in training): as weights with λ / n, with λ, or not at all. `trace` collects the coefficients. With all
+    strengths 0 it is the plain model. Raises RouterError for another base or an impossible k or rest, StrengthError.
     """
-    check_model(model, router)
     rest, k = rest or router.head.rest, k or router.head.k
-    if rest not in RESTS:
-        raise RouterError(f"rest is {rest!r}; expected one of {', '.join(RESTS)}.")
-    if k < 1 or not voices:
-        raise RouterError(f"k is {k}, with {len(voices)} experts; expected 1 or more, and some expert.")
     strengths = {index: voice.strength for index, voice in voices.items()}
-    if not all(map(math.isfinite, strengths.values())):
-        raise StrengthError(f"strength_model is {list(strengths.values())}; expected finite numbers.")
-    if any(key.startswith(_KEY) for key in model.wrappers.get(WrappersMP.APPLY_MODEL, {}) if key):
-        raise CompositionError(
-            "The model already has a router. Put all experts into one stack, or train one router for all."
-        )
+    _check(model, router, strengths, k, rest)
     if not any(strengths.values()):
         return model.clone()
     taken = {index: parts(voice.adapter, router.routers) for index, voice in voices.items()}
@@ -79,7 +69,7 @@ def attach_router(
     dtype = model.model.manual_cast_dtype or model.model.get_dtype()
     layers = [(taken[index].layers, strength) for index, strength in strengths.items()]
     bank, patcher = kept(
-        model, ("router", router.identity, dtype, tuple(strengths.items())), [voice.adapter for voice in voices.values()],
+        model, ("router", router.identity, dtype, tuple(strengths.items())), [v.adapter for v in voices.values()],
         lambda: RouterBank({name: weight[list(strengths)] for name, weight in router.routers.items()}, layers, dtype),
     )  # fmt: skip
     clone = patched(model, patches)
@@ -92,6 +82,18 @@ def attach_router(
         WrappersMP.APPLY_MODEL, key, _Router(bank, min(k, len(voices)), router.head.mixing, trace).forward
     )
     return clone
+
+
+def _check(model: Any, router: RouterFile, strengths: Mapping[int, float], k: int, rest: str) -> None:
+    check_model(model, router)
+    if rest not in RESTS:
+        raise RouterError(f"rest is {rest!r}; expected one of {', '.join(RESTS)}.")
+    if k < 1 or not strengths:
+        raise RouterError(f"k is {k}, with {len(strengths)} experts; expected 1 or more, and some expert.")
+    if not all(map(math.isfinite, strengths.values())):
+        raise StrengthError(f"strength_model is {list(strengths.values())}; expected finite numbers.")
+    if any(key.startswith(_KEY) for key in model.wrappers.get(WrappersMP.APPLY_MODEL, {}) if key):
+        raise CompositionError("The model already has a router. Put all experts into one stack, or train one router.")
 
 
 class RouterBank(nn.Module):
