@@ -82,12 +82,8 @@ class Routers(LoRA):
         """Within the block the UNet's feed-forward layers are mixtures of experts; after it they are as before."""
         place = next(unet.parameters())
         frozen = {} if self.options.train_experts else self._frozen(place.device, place.dtype)
-        speakers = {
-            name: Speaker(
-                self.options.k, self.options.mixing, heard=lambda said: self._heard.append(said.probabilities)
-            )
-            for name in self.names
-        }
+        options = self.options
+        speakers = {name: Speaker(options.k, options.mixing, heard=self._hear) for name in self.names}
 
         def begin(*_: Any) -> None:
             self._heard.clear()

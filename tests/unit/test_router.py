@@ -51,7 +51,7 @@ def tokens():
 
 
 def block(router, gaps=True):
-    """Three experts of ranks 1 to 3; the second has nothing in the first linear layer, the third nothing in the other."""
+    """Three experts of ranks 1 to 3; the second has nothing in the first linear layer, the third none in the other."""
     first = [(rand(2 * INNER, e + 1, seed=e), rand(e + 1, WIDTH, seed=10 + e)) for e in range(EXPERTS)]
     second = [(rand(WIDTH, e + 1, seed=20 + e), rand(e + 1, INNER, seed=30 + e)) for e in range(EXPERTS)]
     if gaps:
@@ -191,35 +191,39 @@ def test_finds_gated_feed_forward_layers_by_their_path():
 
 
 LARGEST_ALLOWED, LEAST_DIFFERENCE = 0.6, 0.2
-"""Shares of the tokens of the busiest of three experts; written down before the first measurement. Even is a third."""
+"""Shares of the tokens of the busiest of three experts, even is a third. Written down before the first measurement.
+
+The toy had to be changed, the thresholds were not. First the task alone undid the collapse: Adam does not see how small
+a loss is. Then the task told experts 1 and 2 apart in nothing: the loss fell to 1.00, but the tokens that the two won
+went from one to the other at every step (0.64 and 0.66 measured).
+"""
 
 
-def busiest(weight, balance_weight):
-    """The busiest expert's share after 300 steps on a toy, from a router that sends (nearly) all tokens to expert 0.
+def busiest(balance_weight):
+    """The busiest expert's share before and after 300 steps, from a router that sends (nearly) all tokens to expert 0.
 
-    Each of three kinds of tokens is best served by an expert of its own; one number of every token is always 1, so that
-    a router can prefer an expert whatever the token. Two experts serve a token.
+    Each expert is good for tokens in which its own number is large, and expert 0 is so much better for all that the task
+    alone keeps the router where it is. One number of every token is always 1, so that a router can prefer an expert
+    whatever the token. Two experts serve a token.
     """
-    router = torch.zeros(3, 4, dtype=torch.float64)
-    router[0, 3], router = 3.0, router + rand(3, 4, seed=5, size=0.01)
+    router = rand(3, 4, seed=5, size=0.01)
+    router[0, 3] = 3.0
     router.requires_grad_()
     optimizer = torch.optim.Adam([router], lr=0.02)
-    kinds = torch.arange(600) % 3
-    tokens = torch.cat([F.one_hot(kinds, 3).double() + rand(600, 3, seed=6, size=0.1), torch.ones(600, 1).double()], -1)
-    first = route(tokens, router, 1).coefficients.mean(0).max().item()
-    wanted = F.one_hot(kinds, 3).double()
+    tokens = torch.cat([rand(600, 3, seed=6), torch.ones(600, 1).double()], -1)
+    costs = torch.tensor([0.0, 1e-3, 1e-3], dtype=torch.float64) - 2e-4 * tokens[:, :3]
+    shares = [route(tokens, router, 1).coefficients.mean(0).max().item()]
     for _ in range(300):
         said = route(tokens, router, 2)
-        loss = weight * (said.coefficients - wanted).square().mean() + balance_weight * balance(said.probabilities)
+        loss = (said.coefficients * costs).sum(-1).mean() + balance_weight * balance(said.probabilities)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return first, route(tokens, router, 1).coefficients.mean(0).max().item()
+    return *shares, route(tokens, router, 1).coefficients.mean(0).max().item()
 
 
 def test_the_balance_loss_makes_a_collapsed_router_more_even():
-    weight = 1e-3  # a task that hardly matters, as at the start of a training where all experts are nearly as good
-    (before, without), (same, with_loss) = busiest(weight, 0.0), busiest(weight, 0.01)
+    (before, without), (same, with_loss) = busiest(0.0), busiest(0.01)
     assert before == same > 0.95
     assert with_loss <= LARGEST_ALLOWED
     assert without - with_loss >= LEAST_DIFFERENCE
