@@ -202,9 +202,9 @@ went from one to the other at every step (0.64 and 0.66 measured).
 def busiest(balance_weight):
     """The busiest expert's share before and after 300 steps, from a router that sends (nearly) all tokens to expert 0.
 
-    Each expert is good for tokens in which its own number is large, and expert 0 is so much better for all that the task
-    alone keeps the router where it is. One number of every token is always 1, so that a router can prefer an expert
-    whatever the token. Two experts serve a token.
+    Each expert is good for tokens in which its own number is large, and expert 0 is so much better for all that the
+    task alone keeps the router where it is. One number of every token is always 1, so that a router can prefer an
+    expert whatever the token. Two experts serve a token.
     """
     router = rand(3, 4, seed=5, size=0.01)
     router[0, 3] = 3.0
