@@ -60,11 +60,18 @@ def winners(coefficients: Tensor) -> Tensor:
     return coefficients.argmax(-1)
 
 
-def region_map(trace: Trace, title: str = "Which expert serves which region", picture: int = 0) -> Image.Image:
-    """A sheet with the winning expert of every token: all blocks averaged, a legend, then every block by itself."""
+def region_map(
+    trace: Trace, title: str = "Which expert serves which region", picture: int = 0, painted: Image.Image | None = None
+) -> Image.Image:
+    """A sheet with the winning expert of every token: all blocks averaged, a legend, then every block by itself.
+
+    `picture` counts from 0 within the batch; `painted` is that picture, to be shown beside its map. Raises RouterError
+    where nothing was heard.
+    """
     mean = trace.mean(picture=picture)
     whole = Cell("winner of the mean over all blocks and steps", _painted(winners(mean)))
-    rows = [Row("All blocks", [whole, Cell("", _legend(trace.names, mean))])]
+    first = [] if painted is None else [Cell("the picture", _framed(painted, Image.Resampling.LANCZOS))]
+    rows = [Row("All blocks", [*first, whole, Cell("", _legend(trace.names, mean))])]
     cells = [Cell(_label(block), _painted(winners(trace.mean(block, picture)))) for block in trace.blocks()]
     rows += [
         Row("Block by block, mean over all steps" if not start else "", cells[start : start + COLUMNS])
@@ -74,13 +81,16 @@ def region_map(trace: Trace, title: str = "Which expert serves which region", pi
 
 
 def _painted(experts: Tensor) -> Image.Image:
-    """One square pixel a token, enlarged without blur; not square where the latent is not."""
+    """One pixel a token, enlarged without blur."""
     colours = torch.tensor([_colour(index) for index in range(int(experts.max()) + 1)], dtype=torch.uint8)
-    image = Image.fromarray(colours[experts].numpy())
+    return _framed(Image.fromarray(colours[experts].numpy()), Image.Resampling.NEAREST)
+
+
+def _framed(image: Image.Image, how: Image.Resampling) -> Image.Image:
     scale = SIDE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     canvas = Image.new("RGB", (SIDE, SIDE), PAPER)
-    canvas.paste(image.resize(size, Image.Resampling.NEAREST))
+    canvas.paste(image.convert("RGB").resize(size, how))
     return canvas
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import execution
@@ -23,7 +24,14 @@ def routed(
     router file. `k`, `rest` and `trace` are those of `execution.attach_router`. Raises RouterError for adapters that
     the router does not know and for another base, AdapterError for experts that do not fit the model.
     """
-    strengths = strengths_of(router, stack)
+    return routed_by(model, router, strengths_of(router, stack), k=k, rest=rest, trace=trace)
+
+
+def routed_by(
+    model: Any, router: RouterFile, strengths: Mapping[int, float], *, k: int = 0, rest: str = "",
+    trace: Trace | None = None,
+) -> Any:  # fmt: skip
+    """The same with the strengths of the experts that take part, by their place in the router."""
     execution.check_model(model, router)
     voices = {
         index: execution.Voice(matched(model, router.expert(index)), strength) for index, strength in strengths.items()
