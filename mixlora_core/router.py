@@ -101,6 +101,13 @@ class Block:
 class Speaker:
     """Lets a block's experts speak in its feed-forward layer while `speaking`; differentiable in all of the Block."""
 
+    _input: Any
+    _coefficients: Any
+    _shared: Any
+    """W x + b of the first linear layer, the same for every expert."""
+    _late: Any
+    """What the experts add to the second linear layer."""
+
     def __init__(
         self, k: int, mixing: str, block: Block | None = None, heard: Callable[[Routing], None] | None = None
     ) -> None:
@@ -132,7 +139,7 @@ class Speaker:
     def _first(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         if self.mixing == LAYERS:
             return self._plus(output, inputs[0], self._block.first)
-        self._shared = output  # W x + b, the same for every expert
+        self._shared = output
         return None
 
     def _activated(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
@@ -152,7 +159,7 @@ class Speaker:
         if self.mixing == LAYERS:
             output = self._plus(output, inputs[0], self._block.second)
         else:
-            for added in self._late or ():
+            for added in self._late:
                 output = output + added
         self._forget()
         return output
@@ -164,7 +171,6 @@ class Speaker:
         return output
 
     def _share(self, expert: int) -> Tensor:
-        assert self._coefficients is not None
         return self._coefficients[..., expert : expert + 1]
 
     @property
@@ -173,7 +179,7 @@ class Speaker:
         return self.block
 
 
-def _change(x: Any, change: tuple[Tensor, Tensor]) -> Tensor:
+def _change(x: Tensor, change: tuple[Tensor, Tensor]) -> Tensor:
     up, down = change
     return F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
 

@@ -83,9 +83,8 @@ def _sheet(given: argparse.Namespace) -> Any:
     model, clip, vae = comfy.sd.load_checkpoint_guess_config(str(given.base))[:3]
     if model is None or clip is None or vae is None:
         raise TrainingError(f"{given.base}: expected a complete checkpoint with UNet, text encoder and VAE.")
-    model = routed_by(
-        model, router, dict.fromkeys(range(len(router.head.experts)), given.strength), k=given.k, trace=trace
-    )
+    strengths = {index: float(given.strength) for index in range(len(router.head.experts))}
+    model = routed_by(model, router, strengths, k=given.k, trace=trace)
     positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(t)) for t in (given.prompt, given.negative))
     with torch.inference_mode():
         empty = torch.zeros(1, 4, given.height // 8, given.width // 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,13 +19,14 @@ from mixlora.training.export import file_prefixes
 from safetensors.torch import load_file
 
 LAMBDAS = (0.7, 1.1)
+ENDS = (FIRST, SECOND)
 
 
 def ff_tensors(model, seed):
     """A LoRA of all feed-forward layers, with ranks that differ from file to file."""
     source = torch.Generator().manual_seed(seed)
     layers = feed_forwards(model.model.diffusion_model).items()
-    linears = {f"{name}.{end}": module.get_submodule(end) for name, module in layers for end in (FIRST, SECOND)}
+    linears: dict[str, Any] = {f"{name}.{end}": layer.get_submodule(end) for name, layer in layers for end in ENDS}
     tensors = {}
     for name, prefix in file_prefixes(linears, model.model.model_config.unet_config).items():
         out, into = linears[name].weight.shape
@@ -89,6 +91,10 @@ def nothing(norm):
     return torch.zeros(2, len(norm.weight))
 
 
+def picture(models, model, **options):
+    return models.sample(model, **{"steps": 2, **options})
+
+
 def apart(one, other):
     return ((one - other).norm() / other.norm()).item()
 
@@ -96,41 +102,41 @@ def apart(one, other):
 @pytest.mark.parametrize(("expert", "mixing"), enumerate(MIXINGS))
 def test_a_one_hot_router_is_that_experts_lora(expert, mixing, router, files, stack, sd15, chained, models):
     lora = chained(sd15, None, [(files["ff", expert], LAMBDAS[expert], 0.0)])[0]
-    expected, base = models.sample(lora), models.sample(sd15)
+    expected, base = picture(models, lora), picture(models, sd15)
     file = router(only(expert), "ff", k=1, mixing=mixing)
-    assert apart(models.sample(routed(sd15, file, stack("ff"))), expected) <= 1e-5
+    assert apart(picture(models, routed(sd15, file, stack("ff"))), expected) <= 1e-5
     assert apart(expected, base) > 1e-3
 
 
 def test_without_a_preference_layers_are_the_mean_of_the_loras(router, files, stack, sd15, chained, models):
     rows = [(files["ff", seed], LAMBDAS[seed] / 2, 0.0) for seed in range(2)]
-    expected = models.sample(chained(sd15, None, rows)[0])
-    assert apart(models.sample(routed(sd15, router(nothing, "ff", mixing="layers"), stack("ff"))), expected) <= 1e-5
-    outputs = models.sample(routed(sd15, router(nothing, "ff"), stack("ff")))
+    expected = picture(models, chained(sd15, None, rows)[0])
+    assert apart(picture(models, routed(sd15, router(nothing, "ff", mixing="layers"), stack("ff"))), expected) <= 1e-5
+    outputs = picture(models, routed(sd15, router(nothing, "ff"), stack("ff")))
     assert 1e-5 < apart(outputs, expected) < 0.2  # the mean of what the experts say: near it, but not the same
 
 
 @pytest.mark.parametrize(("rest", "share"), [("mean", 0.5), ("off", 0.0)])
 def test_the_rest_of_the_files_speaks_as_weights(rest, share, router, files, stack, sd15, chained, models):
     rows = [(files["ff", 0], LAMBDAS[0], 0.0), *((files["attention", s], LAMBDAS[s] * share, 0.0) for s in range(2))]
-    expected = models.sample(chained(sd15, None, rows)[0])
+    expected = picture(models, chained(sd15, None, rows)[0])
     as_trained = router(only(0), k=1, rest=rest)
-    assert apart(models.sample(routed(sd15, as_trained, stack())), expected) <= 1e-5
-    louder = models.sample(routed(sd15, as_trained, stack(), rest="sum"))
+    assert apart(picture(models, routed(sd15, as_trained, stack())), expected) <= 1e-5
+    louder = picture(models, routed(sd15, as_trained, stack(), rest="sum"))
     assert apart(louder, expected) > 1e-4
 
 
 def test_only_the_stacks_adapters_are_chosen(router, files, stack, sd15, chained, models):
-    expected = models.sample(chained(sd15, None, [(files["ff", 1], LAMBDAS[1], 0.0)])[0])
+    expected = picture(models, chained(sd15, None, [(files["ff", 1], LAMBDAS[1], 0.0)])[0])
     trace = Trace()
-    assert apart(models.sample(routed(sd15, router(only(0), "ff"), stack("ff", [1]), trace=trace)), expected) <= 1e-5
+    assert apart(picture(models, routed(sd15, router(only(0), "ff"), stack("ff", [1]), trace=trace)), expected) <= 1e-5
     assert trace.names == ("ff1",) and all((one.coefficients == 1).all() for one in trace.heard)
 
 
 def test_strength_zero_is_the_base(router, files, stack, sd15, models, untouched):
     silent = StyleStack().plus([(files["all", seed], 0.0, 0.0) for seed in range(2)])
-    picture = models.sample(routed(untouched, router(mixed), silent))
-    assert models.same_bits(picture, models.sample(sd15))
+    found = picture(models, routed(untouched, router(mixed), silent))
+    assert models.same_bits(found, picture(models, sd15))
 
 
 def test_pictures_of_a_batch_do_not_meet(router, stack, models, untouched):
@@ -138,9 +144,9 @@ def test_pictures_of_a_batch_do_not_meet(router, stack, models, untouched):
     model = routed(untouched, router(mixed, mixing="outputs"), stack())
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     options = dict(steps=2, sampler="heun", denoise=0.6)
-    both = models.sample(model, latent=latents, batch=2, **options)
+    both = picture(models, model, latent=latents, batch=2, **options)
     for row in range(2):
-        alone = models.sample(model, latent=latents[row : row + 1], batch=1, **options)
+        alone = picture(models, model, latent=latents[row : row + 1], batch=1, **options)
         assert apart(both[row : row + 1], alone) < 1e-5
 
 
@@ -150,16 +156,16 @@ def test_trouble_in_the_middle_leaves_nothing_behind(router, stack, models, unto
             raise ZeroDivisionError
 
     model = routed(untouched, router(mixed), stack())
-    expected = models.sample(model)
+    expected = picture(models, model)
     with pytest.raises(ZeroDivisionError):
-        models.sample(models.watched(model, fail))
-    assert torch.equal(models.sample(model), expected)
+        picture(models, models.watched(model, fail))
+    assert torch.equal(picture(models, model), expected)
     assert not any(module._forward_pre_hooks for module in untouched.model.modules())
 
 
 def test_the_trace_is_a_map_of_the_positive_prompt(router, stack, sd15, models):
     trace = Trace()
-    models.sample(routed(sd15, router(mixed), stack(), trace=trace), steps=2, batch=2, side=12)
+    picture(models, routed(sd15, router(mixed), stack(), trace=trace), batch=2, side=12)
     assert trace.names == ("all0", "all1") and len(trace.blocks()) == 7
     assert len(trace.heard) == 2 * 7 and len({one.sigma for one in trace.heard}) == 2
     for one in trace.heard:
@@ -194,7 +200,7 @@ def test_the_policy_paints_with_it(router, stack, sd15, clip, models):
     made = method("router", {"file": router(mixed).identity.path, "k": 1, "rest": "mean"}, 1.0)
     model, encode = policy(made).apply(sd15, clip, stack())
     expected = routed(sd15, router(mixed), stack(), k=1, rest="mean")
-    assert torch.equal(models.sample(model), models.sample(expected))
+    assert torch.equal(picture(models, model), picture(models, expected))
     assert torch.equal(encode("a hill")[0][0], clip.encode_from_tokens_scheduled(clip.tokenize("a hill"))[0][0])
     with pytest.raises(RouterError, match="is no expert of"):
         policy(made).apply(sd15, clip, stack("ff"))

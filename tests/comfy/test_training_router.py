@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,9 @@ def paths(model, loras, models):
     made = []
     for seed, names in enumerate((list(layers), list(layers)[:1])):
         source = torch.Generator().manual_seed(seed)
-        linears = {f"{name}.{end}": layers[name].get_submodule(end) for name in names for end in (FIRST, SECOND)}
+        linears: dict[str, Any] = {
+            f"{name}.{end}": layers[name].get_submodule(end) for name in names for end in (FIRST, SECOND)
+        }
         tensors = models.lora_tensors("LoRA", seed=seed, size=0.1, text=seed == 1)
         for name, prefix in file_prefixes(linears, model.model.model_config.unet_config).items():
             out, into = linears[name].weight.shape

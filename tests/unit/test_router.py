@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -52,8 +53,8 @@ def tokens():
 
 def block(router, gaps=True):
     """Three experts of ranks 1 to 3; the second has nothing in the first linear layer, the third none in the other."""
-    first = [(rand(2 * INNER, e + 1, seed=e), rand(e + 1, WIDTH, seed=10 + e)) for e in range(EXPERTS)]
-    second = [(rand(WIDTH, e + 1, seed=20 + e), rand(e + 1, INNER, seed=30 + e)) for e in range(EXPERTS)]
+    first: list[Any] = [(rand(2 * INNER, e + 1, seed=e), rand(e + 1, WIDTH, seed=10 + e)) for e in range(EXPERTS)]
+    second: list[Any] = [(rand(WIDTH, e + 1, seed=20 + e), rand(e + 1, INNER, seed=30 + e)) for e in range(EXPERTS)]
     if gaps:
         first[1] = second[2] = None
     return Block(router, first, second)
@@ -61,7 +62,7 @@ def block(router, gaps=True):
 
 def with_weights(layer, first, second):
     """A copy of the layer with changed weights: another way to compute an expert."""
-    copy = FeedForward().double()
+    copy: Any = FeedForward().double()
     copy.load_state_dict(layer.state_dict())
     with torch.no_grad():
         for linear, change in ((copy.net[0].proj, first), (copy.net[2], second)):
@@ -70,7 +71,7 @@ def with_weights(layer, first, second):
     return copy
 
 
-def product(change, share=1.0):
+def product(change, share: Any = 1.0) -> Any:
     return None if change is None else share * change[0] @ change[1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -34,13 +35,15 @@ def written(tmp_path):
 @pytest.fixture
 def damaged(written, tmp_path):
     """Reads a copy of the file in which the header's JSON object or the tensors were changed."""
+    number = itertools.count()
 
     def read(head=lambda said: None, tensors=lambda found: None):
         found, file = load_file(written.identity.path), lora_file.read(written.identity.path)
         said = json.loads(file.metadata[KEY])
         head(said)
         tensors(found)
-        path = tmp_path / "damaged.safetensors"
+        path = tmp_path / f"{next(number)}" / "damaged.safetensors"  # files are cached by path, time and size
+        path.parent.mkdir()
         save_file(found, path, {KEY: json.dumps(said)})
         return router_file.read(path)
 
