@@ -13,6 +13,11 @@ How the room is divided; imports run downwards only:
 
     train.py       makes the pack importable, nothing else
     describe.py    shows what is in any LoRA file; describe_cli.py prints what mixlora_core/description.py finds out
+    learn_mix.py   learns how loudly each of several LoRAs speaks in each block; learn_mix_cli.py is its command line
+    mix_inputs.py  LoRA files as voices of a mixture; latents that the base paints for prompts
+    learning.py    coefficients by gradient: towards centred Composite, or towards pictures   (pure torch)
+    mixture.py     frozen adapters with a coefficient for each of them and each block         (pure torch)
+    search.py      strengths by black-box search with a budget                     (numpy, cmaes)
     train_router.py  trains a router over finished LoRAs: router_cli.py, router_options.py, router_settings.py
     router.py      routers in training                                         (pure torch)
     router_experts.py  LoRA files as a router's experts; the router file
