@@ -41,3 +41,7 @@ class MergeError(AdapterError):
 
 class LearnedMixError(AdapterError):
     """A file with a learned mix that is none, or that is for other adapters or another base than those at hand."""
+
+
+class RouterError(AdapterError):
+    """A router file that is none, is damaged, or was trained for other adapters or for another base model."""

@@ -18,6 +18,10 @@ How the room is divided; imports run downwards only:
     learning.py    coefficients by gradient: towards centred Composite, or towards pictures   (pure torch)
     mixture.py     frozen adapters with a coefficient for each of them and each block         (pure torch)
     search.py      strengths by black-box search with a budget                     (numpy, cmaes)
+    train_router.py  trains a router over finished LoRAs: router_cli.py, router_options.py, router_settings.py
+    router.py      routers in training                                         (pure torch)
+    router_experts.py  LoRA files as a router's experts; the router file
+    map_router.py  which expert serves which region, as a picture: router_map.py
     cli.py         the order of work; exit codes
     options.py     command line and TOML file -> Job
     run_folder.py  where a run's files lie; the lock against a second run

@@ -6,7 +6,7 @@ import datetime
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,13 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the trainer and returns the exit code; `options` lists them for the user."""
+    return exit_code(lambda: run(parse(arguments)))
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """What `work` answers, or, where it fails, the exit code of that failure, which is printed."""
     try:
-        return run(parse(arguments))
+        return work()
     except TrainingError as error:
         print(f"error{_of_process()}: {error}", file=sys.stderr)
         return 2
@@ -54,7 +59,7 @@ def run(job: Job) -> int:
     folder = RunFolder(job.output)
     with joined_world(job.device) as world, world.quiet(), folder.locked() if world.main else nullcontext():
         if world.main:
-            _check_output(job, folder)
+            check_output(job, folder)
         start_comfy(job.device, world)
         return _train(job, folder, prompts, began, world)
 
@@ -78,7 +83,7 @@ def _train(job: Job, folder: RunFolder, prompts: list[str], began: float, world:
     from .sample_pictures import SamplePictures, default_prompts
     from .stopping import Stop
 
-    settings, display, date = job.settings, Display(), _date()
+    settings, display, date = job.settings, Display(), now()
     board = Board(folder.path / "tensorboard") if job.run.tensorboard and world.main else None
     data, cache = find_pictures(job.data, settings, count_chunks(comfy.sd1_clip.SD1Tokenizer())), Cache(job.cache)
     display.say(str(data))
@@ -98,7 +103,7 @@ def _train(job: Job, folder: RunFolder, prompts: list[str], began: float, world:
         painter = SamplePictures(prompts, clip, vae, job.run, folder.path, settings.resolution)
     del clip, vae
     make_room(base)
-    samples, held_out = _split(job, everything, display)
+    samples, held_out = split(job, everything, display)
     display.say(
         f"training on {base.device} in {str(base.dtype).removeprefix('torch.')}: {settings.steps} steps of "
         f"{settings.global_batch} samples ({settings.batch} x {settings.accumulate}), seed {settings.seed}"
@@ -133,11 +138,11 @@ def _train(job: Job, folder: RunFolder, prompts: list[str], began: float, world:
     except OSError as error:
         raise OSError(f"{error}. The trained run stays in {folder.path}: make room, then give --resume.") from error
     autosave.remove()
-    _sum_up(watch, folder, display)
+    sum_up(watch, folder, display)
     return 0
 
 
-def _split(job: Job, everything: Samples, display: Display) -> tuple[Samples, Any]:
+def split(job: Job, everything: Samples, display: Display) -> tuple[Samples, Any]:
     """What is trained on, and a Validation on the rest, if there is to be one."""
     from .validation import FEWEST_FOR_A_SHARE, Validation, held_out
 
@@ -155,7 +160,7 @@ def _split(job: Job, everything: Samples, display: Display) -> tuple[Samples, An
     return everything.subset(rest), Validation(everything.subset(held), job.run.validate_every)
 
 
-def _sum_up(watch: Between, folder: RunFolder, display: Display) -> None:
+def sum_up(watch: Between, folder: RunFolder, display: Display) -> None:
     """Says which adapter was the best, and where to look."""
     from .validation import percent
 
@@ -169,7 +174,7 @@ def _sum_up(watch: Between, folder: RunFolder, display: Display) -> None:
     display.say(f"curves: {folder.path / 'curves.png'}")
 
 
-def _check_output(job: Job, folder: RunFolder) -> None:
+def check_output(job: Job, folder: RunFolder) -> None:
     """Everything that would make the end of a long run fail, found before its start."""
     from .checkpoint import Autosave
 
@@ -196,7 +201,7 @@ def start_comfy(device: str, world: World) -> None:
     standalone.import_comfy(cpu=None if name == "auto" else name == "cpu")
 
 
-def _date() -> str:
+def now() -> str:
     """Now, or what SOURCE_DATE_EPOCH says (reproducible-builds.org), so that equal runs can give equal files."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     utc = datetime.timezone.utc

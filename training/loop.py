@@ -58,6 +58,7 @@ def train(
     watch: Watch | None = None,
     stop: Callable[[], bool] = lambda: False,
     world: World | None = None,
+    make_run: Callable[[Base, Samples, TrainSettings, World], Run] = Run,
 ) -> Trained:
     """Trains a LoRA on `samples`, for the layers of the base that the settings name.
 
@@ -65,10 +66,11 @@ def train(
     the state is written as it says, and also when `stop` answers true (asked before each batch) or anything fails; a
     run resumed from it is the uninterrupted run, on a CPU to the last bit. The finished run's state stays for the
     caller to remove. `watch` is called between steps, see Watch. Of several processes (`world`), each of which calls
-    this with the same base, samples and settings, only the main one saves and reports. Raises NonFiniteLossError,
-    TrainingError for another run's state, OSError where a stopped run cannot be written.
+    this with the same base, samples and settings, only the main one saves and reports. `make_run` makes a Run that
+    trains something else than a LoRA. Raises NonFiniteLossError, TrainingError for another run's state, OSError where a
+    stopped run cannot be written.
     """
-    run = Run(base, samples, settings, world := world or World())
+    run = make_run(base, samples, settings, world := world or World())
     if not world.main:
         autosave = on_step = watch = None
     if world.size > 1:

@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
         group = option.metadata["group"]
         if group not in groups:
             groups[group] = command.add_argument_group(group)
-        _add(groups[group], option)
+        add_option(groups[group], option)
     return command
 
 
@@ -108,7 +108,8 @@ def _settings() -> list[Field[Any]]:
     return [option for kind in (TrainSettings, RunSettings) for option in fields(kind)]
 
 
-def _add(group: Any, option: Field[Any]) -> None:
+def add_option(group: Any, option: Field[Any]) -> None:
+    """Adds the flag of a settings' field to a group of a command line."""
     about, default = option.metadata, option.default
     flag, kind = f"--{option.name.replace('_', '-')}", about["kind"]
     text = about["help"].replace("%", "%%")

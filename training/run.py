@@ -52,8 +52,7 @@ class Run:
         device, layout = base.device, torch.channels_last if settings.channels_last else torch.contiguous_format
         base.unet.requires_grad_(False).eval().to(memory_format=layout)
         self.layout = layout
-        layers = target_layers(base.unet, settings.targets, settings.blocks)
-        self.lora = LoRA(layers, settings.rank, settings.alpha, seed=settings.seed, device=device)
+        self.lora = self.adapter()
         self.optimizer = make_optimizer(self.lora.flat, settings)
         self.ema = self.lora.flat.detach().clone() if settings.ema else None
         self.losses: list[float] = []
@@ -66,6 +65,12 @@ class Run:
         )  # fmt: skip
         self.alphas_cumprod = base.alphas_cumprod.to(device, torch.float32)
         self.loss_scale = _FP16_LOSS_SCALE if base.dtype == torch.float16 else 1.0
+
+    def adapter(self) -> LoRA:
+        """What is trained, at its start."""
+        settings = self.settings
+        layers = target_layers(self.base.unet, settings.targets, settings.blocks)
+        return LoRA(layers, settings.rank, settings.alpha, seed=settings.seed, device=self.base.device)
 
     @property
     def step(self) -> int:
@@ -98,7 +103,7 @@ class Run:
                     report[-2] = 1
                     break
                 drawn = self.draws.batch_at(self.step * settings.accumulate + batch)
-                losses = self.losses_of(self.samples, drawn)
+                losses = self.training_losses(drawn)
                 self.lora.backward(losses.mean() * (self.loss_scale / settings.accumulate))
                 report[batch * settings.batch :][: settings.batch] = losses.detach()
         world.sum_(report, self.lora.gradient)
@@ -173,6 +178,10 @@ class Run:
         predicted = self.base(noisy, timesteps.float(), batch.context, *vector).float()
         error = (predicted - target).square().flatten(1).mean(1)
         return error * min_snr_weight(signal, self.settings.min_snr, self.base.prediction)
+
+    def training_losses(self, drawn: Sequence[Draw]) -> Tensor:
+        """What a step's gradient is of, for each draw: its loss, and whatever else the training wants small."""
+        return self.losses_of(self.samples, drawn)
 
     def _noise(self, drawn: Sequence[Draw]) -> Tensor:
         """On the CPU, as it was drawn."""

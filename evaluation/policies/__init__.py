@@ -11,6 +11,7 @@ from .merging import SSR, NullSpace
 from .paper import MODES, Composite, Merge, NoAdapter, Switch
 from .prompt_aware import WComposite, WSwitch
 from .regions import Regions
+from .router import Router
 
 KINDS: dict[str, type[Policy]] = {
     "none": NoAdapter,
@@ -29,18 +30,7 @@ KINDS: dict[str, type[Policy]] = {
     "concept_style": ConceptStyle,
     "learned": Learned,
     "regions": Regions,
+    "router": Router,
 }
 
-__all__ = [
-    "KINDS",
-    "MODES",
-    "Composed",
-    "Composite",
-    "Encode",
-    "Merge",
-    "NoAdapter",
-    "Plain",
-    "Policy",
-    "Regions",
-    "Switch",
-]
+__all__ = ["KINDS", "MODES", "Composed", "Composite", "Encode", "Merge", "NoAdapter", "Plain", "Policy", "Switch"]

@@ -3,6 +3,7 @@
 `patching` is for coefficients that hold for a whole run. `engine` runs a composition, whose coefficients change with
 the step and the row of the batch, by one of two executors: `swap` rewrites weights, `rows` adds to activations.
 `listening` changes nothing and hears what layers are given.
+`routing` is for coefficients that a router reads out of every token.
 """
 
 from .conditioning import TEXT, WORDS
@@ -10,6 +11,7 @@ from .engine import Voice, attach
 from .executor import AUTOMATIC, ROWS, SWAP
 from .listening import Ears, denoise_listening, read_listening, why_deaf
 from .patching import base_weights, clip_target, patched, unet_target
+from .routing import attach_router, check_model
 
 __all__ = [
     "AUTOMATIC",
@@ -20,7 +22,9 @@ __all__ = [
     "Ears",
     "Voice",
     "attach",
+    "attach_router",
     "base_weights",
+    "check_model",
     "clip_target",
     "denoise_listening",
     "patched",
