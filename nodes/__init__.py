@@ -8,7 +8,7 @@ from .composite import ApplyLoRAComposite, LoRACompositeSampler
 from .encode_text import EncodeTextPerLoRA
 from .mix_weights import MixLoRAWeights
 from .prompt_weights import LoRAWeightsFromPrompt
-from .regions import ApplyLoRARegions, LoRARegionsFromPrompt
+from .regions import ApplyLoRARegions
 from .save_mixed_lora import SaveMixedLoRA
 from .style_lora import LoadStyleLoRA
 from .switch import ApplyLoRASwitch, LoRASwitchSampler
@@ -24,7 +24,6 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     ApplyLoRAComposite,
     EncodeTextPerLoRA,
     ApplyLoRARegions,
-    LoRARegionsFromPrompt,
 )
 
 

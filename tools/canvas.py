@@ -49,6 +49,20 @@ SOCKETS: dict[str, tuple[Sockets, Sockets]] = {
         {"clip": "CLIP", "stack": "STYLE_STACK", "lora_stack": "LORA_STACK"},
         {"conditioning": "CONDITIONING"},
     ),
+    "ApplyLoRARegions": (
+        {
+            "model": "MODEL",
+            "clip": "CLIP",
+            "stack": "STYLE_STACK",
+            "lora_stack": "LORA_STACK",
+            **{f"mask_{number}": "MASK" for number in range(1, 7)},
+        },
+        {"model": "MODEL", "clip": "CLIP"},
+    ),
+    "SolidMask": ({}, {"MASK": "MASK"}),
+    "MaskComposite": ({"destination": "MASK", "source": "MASK"}, {"MASK": "MASK"}),
+    "FeatherMask": ({"mask": "MASK"}, {"MASK": "MASK"}),
+    "InvertMask": ({"mask": "MASK"}, {"MASK": "MASK"}),
     "PreviewAny": ({"source": "*"}, {}),
     "PreviewImage": ({"images": "IMAGE"}, {}),
     "CLIPTextEncode": ({"clip": "CLIP"}, {"CONDITIONING": "CONDITIONING"}),
@@ -58,7 +72,7 @@ SOCKETS: dict[str, tuple[Sockets, Sockets]] = {
 }
 OURS = {
     *("LoadStyleLoRA", "MixLoRAWeights", "LoRAWeightsFromPrompt", "LoRASwitchSampler", "LoRACompositeSampler"),
-    "EncodeTextPerLoRA",
+    *("EncodeTextPerLoRA", "ApplyLoRARegions"),
 }
 
 

@@ -26,8 +26,10 @@ SPOKEN = (
     "a fantasy landscape with hills, flowers and sky, 60 % van gogh texture and 40 % monet lighting, "
     "studio ghibli style:0.5@50-100%"
 )
+HALVES = "a mountain landscape at day, van gogh style, studio ghibli style"
 LOUD = {"monet": 0.15, "van_gogh": 0.7, "ghibli": 0.15}
 EQUAL: dict[str, float] = dict.fromkeys(STYLES, round(1 / 3, 4))
+PAIR = {"van_gogh": 1.0, "ghibli": 1.0}
 FULL: dict[str, float] = dict.fromkeys(STYLES, 1.0)
 
 
@@ -108,6 +110,32 @@ def composited(base: Base, prefix: str, prompt: str, strengths: dict[str, float]
     return drawing.canvas
 
 
+def placed(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -> Canvas:
+    """Regions: one style on the left, another on the right."""
+    about = (
+        "# LoRA Regions\n\nTwo style LoRAs in one picture, each in its own half. One pass of the model serves both, so "
+        "land and light go through.\n\n**Try**\n- masks of your own: right-click *Load Image (as Mask)* and paint\n"
+        "- a LoRA without a mask speaks everywhere\n- softer or harder edges: *Feather Mask*\n"
+    )
+    drawing = Drawing(base, about)
+    add, side = drawing.canvas.add, base.side
+    stack = drawing.styles(strengths)
+    black = add("SolidMask", (1320, 0, 300, 110), 0.0, side, side, title="Nothing")
+    white = add("SolidMask", (1320, 170, 300, 110), 1.0, side * 5 // 8, side, title="The left part")
+    soft = add("FeatherMask", (1320, 340, 300, 140), 0, 0, side // 4, 0, mask=Socket(white, "MASK"))
+    ends = {"destination": Socket(black, "MASK"), "source": Socket(soft, "MASK")}
+    left = add("MaskComposite", (1320, 540, 300, 130), 0, 0, "add", title="Left", **ends)
+    right = add("InvertMask", (1320, 730, 300, 60), title="Right", mask=Socket(left, "MASK"))
+    drawing.canvas.frame("3  Where each speaks", black, white, soft, left, right)
+    inputs = {"model": Socket(drawing.checkpoint, "MODEL"), "clip": Socket(drawing.checkpoint, "CLIP"), "stack": stack}
+    masks = {"mask_1": Socket(left, "MASK"), "mask_2": Socket(right, "MASK")}
+    node = add("ApplyLoRARegions", (1700, 0, 340, 260), "share", **inputs, **masks)
+    drawing.canvas.frame("4  The regions", node)
+    prompts = drawing.prompts(2120, prompt, Socket(node, "clip"))
+    drawing.painting("The picture", (2600, 0), "KSampler", (), prefix, model=Socket(node, "model"), **prompts)
+    return drawing.canvas
+
+
 def compared(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -> Canvas:
     """Merge, Switch and Composite beside each other, with one seed."""
     about = (
@@ -132,6 +160,7 @@ WORKFLOWS: dict[str, tuple[Callable[..., Canvas], str, dict[str, float]]] = {
     "LoRA Weights from Prompt": (prompted, SPOKEN, FULL),
     "LoRA Switch": (switched, THREE, FULL),
     "LoRA Composite": (composited, THREE, FULL),
+    "LoRA Regions": (placed, HALVES, PAIR),
     "Merge Switch Composite": (compared, THREE, FULL),
 }
 """Title -> how it is drawn, its prompt, and how loudly each style speaks."""

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import comfy.model_management
@@ -26,20 +25,15 @@ from ..attention_masks import FromAttention
 from ..composition import BOTH, Branch, Composition
 from ..errors import CompositionError
 from ..fusion import Moment
-from ..regions import Regions
 from ..schedule import step_of
 from . import conditioning
 from .bank import Bank, kept
-from .executor import AUTOMATIC, ROWS, SWAP, BranchId, Executor
-from .overhearing import Heard, overhearing
-from .placed import for_regions
-from .rows import Rows, RowsBank, low_rank
-from .swap import Swap, writable
-
-_PREFIX = "mixlora."
-_ORDINARY = 30
-_TOO_MANY = 1 / 3
-"""On a CPU a change of SD v1.5's attention weights costs as much as three steps of rows (docs/performance.md)."""
+from .choice import PREFIX, chosen
+from .executor import AUTOMATIC, ROWS, BranchId, Executor
+from .overhearing import overhearing
+from .rows import Rows, RowsBank
+from .run import Run
+from .swap import Swap
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +63,7 @@ def attach(
     if not all(math.isfinite(strength) for strength in strengths):
         raise CompositionError(f"strength_model is {strengths}; expected finite numbers.")
     adapters = [voice.adapter for voice in voices]
-    executor = _chosen(executor, model, adapters, composition)
+    executor = chosen(executor, model, adapters, composition)
     dtype = model.model.manual_cast_dtype or model.model.get_dtype()
     if executor == ROWS:
         bank, patcher = kept(model, (executor, dtype), adapters, lambda: RowsBank(adapters, dtype))
@@ -78,91 +72,13 @@ def attach(
         bank, patcher = kept(model, executor, adapters, lambda: Bank(adapters))
         begin = partial(Swap, bank)
     clone = model.clone()
-    engine = _Engine(f"{_PREFIX}{uuid.uuid4()}", strengths, composition, begin, branches_at_once)
+    engine = _Engine(f"{PREFIX}{uuid.uuid4()}", strengths, composition, begin, branches_at_once)
     clone.set_additional_models(engine.key, [patcher])
     clone.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, engine.key, engine.sample)
     clone.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, engine.key, engine.predict)
     if executor == ROWS:  # weights already say everything to `swap`
         clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, engine.key, engine.forward)
     return clone
-
-
-def _chosen(executor: str, model: Any, adapters: Sequence[Adapter], composition: Composition) -> str:
-    """Which executor runs this: weights serve one branch at a time at no cost a forward, rows serve many at once."""
-    names = {key if isinstance(key, str) else key[0] for adapter in adapters for key in adapter.model_patches}
-    can = {ROWS: low_rank(model.model, adapters), SWAP: writable(model.model, names)}
-    if getattr(composition, "regional", False):
-        return for_regions(executor, model, can[ROWS])
-    composed = any(key.startswith(_PREFIX) for key in model.wrappers.get(WrappersMP.CALC_COND_BATCH, {}) if key)
-    if executor == AUTOMATIC:
-        alone = len(composition.branches(0, composition.adapters, 1.0)) == 1
-        # Weights that ComfyUI streams to the device at every forward are better left alone.
-        streamed = model.model.model_lowvram or getattr(model, "is_dynamic", lambda: False)()
-        restless = model.load_device.type == "cpu" and _changes(composition) > _TOO_MANY
-        executor = SWAP if alone and can[SWAP] and not (composed or streamed or restless) else ROWS
-        executor = executor if can[executor] else SWAP
-    if not can[executor]:
-        why = "a LoRA is not plain low-rank" if executor == ROWS else "a weight of the model is quantised"
-        raise CompositionError(f"The executor {executor!r} cannot run this: {why}. Use LoRA files of the LoRA family.")
-    if executor == SWAP and composed:
-        raise CompositionError(
-            "The model already has a composition, and these LoRAs (not all plain low-rank) would rewrite the same "
-            "weights. Put all LoRAs into one stack, or use LoRA files of the LoRA family."
-        )
-    return executor
-
-
-def _changes(composition: Composition) -> float:
-    """The share of the steps of an ordinary run that speak otherwise than the step before."""
-    steps = _ORDINARY
-    try:
-        composition.check(steps)
-    except CompositionError:  # more turns than steps
-        steps = max(steps, composition.adapters)
-    told = [composition.branches(step, steps, 1.0) for step in range(steps if composition.depends_on_step else 1)]
-    return sum(one != other for one, other in pairwise(told)) / steps
-
-
-@dataclass(eq=False)
-class _Run:
-    """What one sampling run knows: the noise levels of its steps, the executor's state, how much fits in a batch."""
-
-    sigmas: Sequence[float]
-    executor: Executor
-    at_once: int | None
-    guider: Any
-    memory: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """What the fusion keeps between calls, for each list of conditionings."""
-    heard: Heard = field(default_factory=Heard)
-    """The cross-attention of steps that listen."""
-    found: dict[FromAttention, Regions] = field(default_factory=dict)
-
-    @property
-    def steps(self) -> int:
-        return max(len(self.sigmas) - 1, 1)
-
-    @property
-    def guidance(self) -> float:
-        """The CFG scale; 1 where the guider has none."""
-        return float(getattr(self.guider, "cfg", 1.0))
-
-    def placed(self, branch: Branch, step: int) -> Branch:
-        """The branch with the masks that this run has found, once it has listened."""
-        wish = branch.regions
-        if not isinstance(wish, FromAttention) or wish.listens(step, self.steps):
-            return branch
-        if wish not in self.found:
-            if silent := [str(number) for number, named in enumerate(self.heard.named, start=1) if not named]:
-                logging.warning(
-                    "MixLoRA: the prompt does not name LoRA %s, which speaks everywhere.", ", ".join(silent)
-                )
-            self.found[wish] = wish.regions(self.heard.maps, self.heard.named)
-        return replace(branch, regions=self.found[wish])
-
-    @property
-    def known(self) -> Mapping[str, conditioning.Entries] | None:
-        """The guider's conditionings by name."""
-        return getattr(self.guider, "conds", None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,15 +135,15 @@ class _Engine:
         ):
             return execute(x, t, *args, **kwargs)
 
-    def _open(self, sigmas: Tensor | None, guider: Any = None) -> _Run:
+    def _open(self, sigmas: Tensor | None, guider: Any = None) -> Run:
         levels = [] if sigmas is None else sigmas.tolist()
         if levels:
             self.composition.check(max(len(levels) - 1, 1))
         executor = self.begin()
-        return _Run(levels, executor, executor.together or self.branches_at_once, guider)
+        return Run(levels, executor, executor.together or self.branches_at_once, guider)
 
     def _fused(
-        self, run: _Run, execute: Any, model: Any, conds: list, x: Tensor, timestep: Tensor, model_options: dict
+        self, run: Run, execute: Any, model: Any, conds: list, x: Tensor, timestep: Tensor, model_options: dict
     ) -> list[Tensor]:
         """Predictions for each list of conditionings, the branches in as few batches as memory allows."""
         conditioning.check(conds, len(self.strengths), rewriting=run.executor.together == 1)
@@ -303,7 +219,7 @@ class _Engine:
                 weights[what] = weights.get(what, 0.0) + branch.weight
         return [Branch(what[0], weight, *what[1:]) for what, weight in weights.items()]
 
-    def _step(self, run: _Run, timestep: Tensor) -> int:
+    def _step(self, run: Run, timestep: Tensor) -> int:
         if not self.composition.depends_on_step:
             return 0
         if not run.sigmas:

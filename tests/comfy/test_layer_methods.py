@@ -144,11 +144,11 @@ def test_many_parts_that_turn_often_are_restless():
     """By this the engine leaves weights alone on a CPU: it must count the steps of a run, not the parts."""
     from mixlora.mixlora_core.composition import LayerTimetable, Switch
     from mixlora.mixlora_core.composition.layers import Span
-    from mixlora.mixlora_core.execution import engine
+    from mixlora.mixlora_core.execution import choice
 
     busy = LayerTimetable(tuple(Span(0.0, (part % 20) / 20) for part in range(400)))
-    assert engine._changes(busy) > 0.5 and engine._changes(LayerTimetable((Span(),) * 400)) == 0
-    assert engine._changes(Switch(40, 0)) == 39 / 40
+    assert choice.changes(busy) > 0.5 and choice.changes(LayerTimetable((Span(),) * 400)) == 0
+    assert choice.changes(Switch(40, 0)) == 39 / 40
 
 
 @pytest.fixture

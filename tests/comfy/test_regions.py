@@ -403,9 +403,10 @@ def test_the_node_applies_masks(sd15, clip, three, regional, models):
     assert ApplyLoRARegions.execute(sd15, "sum", stack=three, mask_1=half(0)).args[1] is None
 
 
-def test_the_node_reads_the_prompt(sd15, clip, loras, models, caplog):
+def test_masks_from_the_prompt_know_its_words(sd15, clip, loras, models, caplog):
+    from mixlora.mixlora_core.attention_masks import FromAttention
+    from mixlora.mixlora_core.regional import from_prompt
     from mixlora.mixlora_core.stack import StyleStack
-    from mixlora.nodes import LoRARegionsFromPrompt
 
     files = [
         loras.save(name, seed=seed, size=0.1, metadata={"modelspec.trigger_phrase": f"{name} style"})
@@ -413,7 +414,7 @@ def test_the_node_reads_the_prompt(sd15, clip, loras, models, caplog):
     ]
     stacked = StyleStack().plus([(name, 1.0, 1.0) for name in files])
     prompt = "a hill in monet style, glowing lava"
-    model, positive, text = LoRARegionsFromPrompt.execute(sd15, clip, prompt, 0.3, 0.5, 1.0, stack=stacked).args
+    model, positive, text = from_prompt(sd15, clip, stacked, prompt, FromAttention(0.3, 0.5, 1.0))
     assert positive[0][1]["mixlora_words"] == ((4,), (8,))  # after the start: a hill in monet style , glowing lava
     assert text.patcher.patches
     wide = [[torch.randn(1, 77, 768), positive[0][1]]]  # the tiny CLIP is narrower than the UNet
