@@ -51,7 +51,7 @@ class Trace:
                  and picture < len(one.coefficients)]  # fmt: skip
         if not found:
             raise RouterError(f"No router was heard for {block or 'any block'}, picture {picture + 1}. Sample first.")
-        grid = max((tuple(one.shape[:2]) for one in found), key=lambda size: size[0] * size[1])
+        grid = max(((one.shape[0], one.shape[1]) for one in found), key=lambda size: size[0] * size[1])
         return torch.stack([_resized(one, grid) for one in found]).mean(0)
 
 

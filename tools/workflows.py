@@ -123,8 +123,8 @@ def placed(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) ->
     black = add("SolidMask", (1320, 0, 300, 110), 0.0, side, side, title="Nothing")
     white = add("SolidMask", (1320, 170, 300, 110), 1.0, side * 5 // 8, side, title="The left part")
     soft = add("FeatherMask", (1320, 340, 300, 140), 0, 0, side // 4, 0, mask=Socket(white, "MASK"))
-    ends = {"destination": Socket(black, "MASK"), "source": Socket(soft, "MASK")}
-    left = add("MaskComposite", (1320, 540, 300, 130), 0, 0, "add", title="Left", **ends)
+    nothing, edge = Socket(black, "MASK"), Socket(soft, "MASK")
+    left = add("MaskComposite", (1320, 540, 300, 130), 0, 0, "add", title="Left", destination=nothing, source=edge)
     right = add("InvertMask", (1320, 730, 300, 60), title="Right", mask=Socket(left, "MASK"))
     drawing.canvas.frame("3  Where each speaks", black, white, soft, left, right)
     inputs = {"model": Socket(drawing.checkpoint, "MODEL"), "clip": Socket(drawing.checkpoint, "CLIP"), "stack": stack}

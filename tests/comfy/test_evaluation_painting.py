@@ -169,14 +169,14 @@ def painted(tmp_path_factory):
     (folder / "plan.toml").write_text(PLAN, encoding="utf-8")
     assert cli.main(["run", str(folder / "plan.toml"), "--results", str(folder / "here")]) == 0
     with open_results(folder / "here") as store:
-        pictures = {key: picture.path.read_bytes() for key, picture in store.pictures().items()}
+        pictures = {key: store.picture_path(key).read_bytes() for key in store.pictures()}
     assert len(pictures) == 8
     return SimpleNamespace(plan=read_plan(folder / "plan.toml"), path=folder / "plan.toml", pictures=pictures)
 
 
 def kept(folder):
     with open_results(folder) as store:
-        return {key: picture.path.read_bytes() for key, picture in store.pictures().items()}
+        return {key: store.picture_path(key).read_bytes() for key in store.pictures()}
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(painted, tmp_path, comfyui):

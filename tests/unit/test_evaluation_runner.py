@@ -36,7 +36,7 @@ def complete(folder, count):
     jobs = process.jobs(count)
     assert set(pictures) == {job.key for job in jobs}
     for job in jobs:
-        np.testing.assert_array_equal(np.asarray(Image.open(pictures[job.key].path)), process.picture(job))
+        np.testing.assert_array_equal(np.asarray(Image.open(store.picture_path(job.key))), process.picture(job))
     files = {path for path in (folder / "pictures").rglob("*") if path.is_file()}
     return files == {picture.path for picture in pictures.values()}
 
@@ -69,7 +69,7 @@ def test_killed_again_and_again_nothing_is_lost_and_nothing_counted_twice(tmp_pa
 def test_a_picture_that_vanished_is_painted_again(tmp_path):
     process.run(tmp_path, 5)
     with Store(tmp_path) as store:
-        gone = store.pictures()[process.jobs(5)[2].key].path
+        gone = store.picture_path(process.jobs(5)[2].key)
     gone.unlink()
     assert process.run(tmp_path, 5).painted == 1
     assert complete(tmp_path, 5)
