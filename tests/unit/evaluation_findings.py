@@ -66,7 +66,7 @@ RATES = {"none": 0.05, "merge": 0.6, "switch": 0.75, "composite": 0.85}
 
 def seen(job: Job, element: str) -> float:
     """There as often as RATES say, less often the more there are."""
-    rate = RATES[job.method.kind] - 0.05 * (job.set.size - 2)
+    rate = RATES.get(job.method.kind, 0.7) - 0.05 * (job.set.size - 2)
     return 0.9 if chance(job.set.name, job.seed, element, job.label) < rate else 0.1
 
 
