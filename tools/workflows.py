@@ -129,7 +129,7 @@ def placed(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) ->
     drawing.canvas.frame("3  Where each speaks", black, white, soft, left, right)
     inputs = {"model": Socket(drawing.checkpoint, "MODEL"), "clip": Socket(drawing.checkpoint, "CLIP"), "stack": stack}
     masks = {"mask_1": Socket(left, "MASK"), "mask_2": Socket(right, "MASK")}
-    node = add("ApplyLoRARegions", (1700, 0, 340, 260), "share", **inputs, **masks)
+    node = add("ApplyLoRARegions", (1700, 0, 340, 260), "share", title="", **inputs, **masks)
     drawing.canvas.frame("4  The regions", node)
     prompts = drawing.prompts(2120, prompt, Socket(node, "clip"))
     drawing.painting("The picture", (2600, 0), "KSampler", (), prefix, model=Socket(node, "model"), **prompts)
