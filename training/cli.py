@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,11 @@ from .settings import TrainingError
 
 if TYPE_CHECKING:
     from .between import Between
+    from .checkpoint import Autosave
     from .display import Display
     from .distribution import World
     from .samples import Samples
+    from .stopping import Stop
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -124,17 +127,25 @@ def _train(job: Job, folder: RunFolder, prompts: list[str], began: float, world:
         finally:
             watch.close()
             watch.draw()
+    save = partial(write, trained.lora, folder.output, trained.steps)
+    return conclude(trained, stop, settings.steps, world, folder, display, watch, autosave, save)
+
+
+def conclude(
+    trained: Any, stop: Stop, steps: int, world: World, folder: RunFolder, display: Display, watch: Any,
+    autosave: Autosave, save: Callable[[], Any],
+) -> int:  # fmt: skip
+    """Says how a run ended and, where it is finished, saves what it trained; the exit code."""
     if not trained.finished:
         reason, code = (stop.reason, stop.exit_code) if stop() else ("so was another process", 130)
         display.say(
-            f"stopped after step {trained.steps} of {settings.steps} ({reason}); saved in {folder.path}. "
-            "--resume continues."
+            f"stopped after step {trained.steps} of {steps} ({reason}); saved in {folder.path}. --resume continues."
         )
         return code
     if not world.main:
         return 0
     try:
-        display.say(str(write(trained.lora, folder.output, trained.steps)))
+        display.say(str(save()))
     except OSError as error:
         raise OSError(f"{error}. The trained run stays in {folder.path}: make room, then give --resume.") from error
     autosave.remove()

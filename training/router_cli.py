@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli import check_output, exit_code, now, split, start_comfy, sum_up
+from .cli import check_output, conclude, exit_code, now, split, start_comfy
 from .router_options import RouterJob, parse
 from .run_folder import RunFolder
 from .settings import TrainingError
@@ -92,22 +93,8 @@ def _train(job: RouterJob, folder: RunFolder, began: float, world: World) -> int
         finally:
             watch.close()
             watch.draw()
-    if not trained.finished:
-        reason, code = (stop.reason, stop.exit_code) if stop() else ("so was another process", 130)
-        display.say(
-            f"stopped after step {trained.steps} of {settings.steps} ({reason}); saved in {folder.path}. "
-            "--resume continues."
-        )
-        return code
-    if not world.main:
-        return 0
-    try:
-        display.say(str(write(trained.lora, folder.output, trained.steps)))
-    except OSError as error:
-        raise OSError(f"{error}. The trained run stays in {folder.path}: make room, then give --resume.") from error
-    autosave.remove()
-    sum_up(watch, folder, display)
-    return 0
+    save = partial(write, trained.lora, folder.output, trained.steps)
+    return conclude(trained, stop, settings.steps, world, folder, display, watch, autosave, save)
 
 
 def _introduce(loaded: Sequence[Loaded], display: Display) -> None:
