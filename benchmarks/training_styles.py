@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..standin.adapters import dataset
+from ..standin.adapters import PICTURES, dataset
 from ..standin.build import NAME, build_checkpoint
 from ..standin.measures import Extent, held_out_scenes, style_shots
 from ..standin.muon import native_bfloat16
@@ -35,7 +35,7 @@ def style_rows(work: Path = FOLDER, options: tuple[str, ...] = (), extent: Exten
     for style in STYLES:
         adapters[style] = output = work / f"{style}.safetensors"
         chosen = {"resolution": SIZE, "dtype": "bf16" if native_bfloat16() else "fp32", "trigger": TRIGGERS[style]}
-        files = {"base": checkpoint, "data": dataset(style, work), "output": output}
+        files = {"base": checkpoint, "data": dataset(style, work, PICTURES), "output": output}
         flags = [f"--{name}={value}" for name, value in (files | chosen).items()]
         if not output.is_file() and (code := run_trainer([*flags, *options, "--resume"])):
             raise RuntimeError(f"training/train.py ended with {code} for {style}")

@@ -66,11 +66,12 @@ def train_adapter(name: str, checkpoint: Path, work: Path) -> None:
         logging.info("%s: alpha times %g", name, strength)
 
 
-def dataset(name: str, work: Path) -> Path:
-    """A folder of pictures of an element, each with its caption in a .txt beside it."""
+def dataset(name: str, work: Path, count: int | None = None) -> Path:
+    """A folder of pictures of an element, each with its caption in a .txt beside it; `count` if not the recipe's."""
     folder = work / f"{name}-pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    for number, picture in enumerate(pictures(FEWER.get(name, PICTURES), seed=5, shares={name: 1.0})):
+    count = count or FEWER.get(name, PICTURES)
+    for number, picture in enumerate(pictures(count, seed=5, shares={name: 1.0})):
         Image.fromarray(picture.render()).save(folder / f"{number:03}.png")
         (folder / f"{number:03}.txt").write_text(picture.caption, encoding="utf-8")
     return folder

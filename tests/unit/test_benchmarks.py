@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
-from mixlora.benchmarks import sampling
+from mixlora.benchmarks import runner, sampling
+
+from . import evaluation_findings as made
 
 
 def test_a_drifting_machine_moves_no_ratio(monkeypatch):
@@ -20,3 +22,10 @@ def test_one_round_that_was_disturbed_does_not_count(monkeypatch):
     seconds = iter([10, 10, 10, 10, 35, 10, 10, 11, 10])
     monkeypatch.setattr(sampling, "_seconds", lambda run, steps: next(seconds))
     assert sampling.over_plain(print, {"ours": print}, rounds=3, steps=1)["ours"] == pytest.approx(1.1)
+
+
+def test_a_full_plan_is_made_up_and_read_back(tmp_path):
+    planned = made.plan(tmp_path, made.jobs())
+    (row,) = runner.reading_rows(planned)
+    assert row.name.endswith(f"report of {len(made.jobs())} pictures (s)")
+    assert row.value > 0 and row.at_most
