@@ -63,7 +63,7 @@ def painted(plan: Plan, jobs: Sequence[Job], workers: int) -> Run:
     machines = Machines(initialize_head=True, head_node_args={"num_cpus": workers, "include_dashboard": False})
     pictures, times = {}, []
     try:
-        with Cluster(plan.testbed, machines.address, workers) as cluster:
+        with Cluster(plan.testbed, str(machines.address), workers) as cluster:
             for done in cluster.paint(jobs, lambda: False):
                 if done.error:
                     raise RuntimeError(f"{done.job.label}: {done.job.set.name}: {done.error}")

@@ -18,8 +18,8 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from safetensors.torch import save_file
 
-from ..mixlora_core import lora_file
 from ..mixlora_core.bases import BASES
+from ..mixlora_core.files import lora_file
 from ..mixlora_core.stack import StackEntry, StyleStack
 
 RANK = 16

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..mixlora_core.writing import write_atomically
+from ..mixlora_core.files.writing import write_atomically
 from . import ratings, statistics
 from .correlations import Agreement, agreement
 from .jobs import EvaluationError

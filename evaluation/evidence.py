@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..benchmarks.results import FOLDER, Row, write_results
-from ..mixlora_core.writing import write_atomically
+from ..mixlora_core.files.writing import write_atomically
 from ..standalone import ROOT
 from .chain import PLANS
 from .experiments import EXPERIMENTS, numbers

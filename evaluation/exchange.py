@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..mixlora_core.writing import write_atomically
+from ..mixlora_core.files.writing import write_atomically
 from ..standin.element_oracle import ElementOracle
 from .chain import PLANS
 from .experiments import EXPERIMENTS

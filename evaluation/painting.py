@@ -111,7 +111,7 @@ class Painter:
         return self._texts[key]
 
     def _stack(self, chosen: ElementSet, strength: float) -> Any:
-        from ..mixlora_core import lora_file
+        from ..mixlora_core.files import lora_file
         from ..mixlora_core.stack import StackEntry, StyleStack
 
         entries = []

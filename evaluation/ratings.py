@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..mixlora_core.writing import write_atomically
+from ..mixlora_core.files.writing import write_atomically
 from .jobs import EvaluationError
 
 COMPOSITION, IMAGE = "composition", "image"

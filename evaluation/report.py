@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..mixlora_core.writing import write_atomically
+from ..mixlora_core.files.writing import write_atomically
 from .contents import contents
 from .drawing import alone
 from .jobs import EvaluationError

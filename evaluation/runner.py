@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import standalone
-from ..mixlora_core.writing import write_atomically
+from ..mixlora_core.files.writing import write_atomically
 from ..training.display import duration
 from ..training.stopping import Stop
 from .jobs import EvaluationError, Job

@@ -10,8 +10,8 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..mixlora_core import hashes, lora_file
 from ..mixlora_core.errors import UnreadableFileError
+from ..mixlora_core.files import hashes, lora_file
 from ..mixlora_core.stack import CONCEPT, STYLE
 from .jobs import Element, ElementSet, EvaluationError, Sampling
 

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from .. import standalone
-from ..mixlora_core import lora_file
-from ..mixlora_core.blocks import ALL
-from ..mixlora_core.learned_mix import LearnedMix, Named, tensor_hash
+from ..mixlora_core.files import lora_file
+from ..mixlora_core.layers.blocks import ALL
+from ..mixlora_core.layers.learned_mix import LearnedMix, Named, tensor_hash
 from ..training.search import SearchSettings, Strengths, search
 from ..training.settings import TrainingError
 from .jobs import ElementSet, EvaluationError, Job

@@ -1,7 +1,5 @@
 """The pack's own craft: files, stacks, mixing and execution. It knows no node, no file dialog and no command line.
 
-Import the modules by name. `errors`, `lora_file`, `metadata`, `families`, `hashes`, `layouts`, `low_rank`, `mixing`,
-`stack`, `writing`, `regions`, `attention_masks`, `words` and `prompt` but for its `speaking` need torch at most;
-`adapter`, `bases`, `energy`, `execution`, `weighted_mix`, `description`, `mix_file`, `regional` and `saving` need
-ComfyUI on the path.
+Import the modules by name: the packages' docstrings say what lies in them and which modules need ComfyUI on the path.
+Of those here `errors`, `low_rank`, `numbers`, `stack` and `contact_sheet` need torch at most.
 """

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from . import bases
 from .errors import NoMatchError, TensorError, UnreadableFileError
-from .families import Anatomy, MisfitError, check_fit, examine
-from .lora_file import LoraFile
+from .files.families import Anatomy, MisfitError, check_fit, examine
+from .files.lora_file import LoraFile
 
 PatchKey = str | tuple[Any, ...]
 """A weight's name in the model, or (name, (dim, start, length), ...) for a part of a fused weight."""

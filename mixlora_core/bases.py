@@ -17,8 +17,8 @@ import comfy.ops
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-from .families import Anatomy
-from .metadata import base_hint
+from .files.families import Anatomy
+from .files.metadata import base_hint
 
 # Only the fields that decide which weights exist; the rest of a model's configuration is beside the point here.
 _COMMON = {

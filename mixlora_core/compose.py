@@ -9,7 +9,7 @@ from typing import Any
 from . import execution
 from .adapter import Adapter, match
 from .composition import Composition
-from .lora_file import Identity, LoraFile
+from .files.lora_file import Identity, LoraFile
 from .stack import StyleStack
 
 _matched: weakref.WeakKeyDictionary[Any, dict[Identity, weakref.ref[Adapter]]] = weakref.WeakKeyDictionary()

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import hashes, layouts, lora_file
 from .adapter import Patch, PatchKey, Summary, module_of, summarise
-from .energy import LayerEnergies
-from .families import Anatomy, examine
-from .metadata import trigger_words
+from .files import hashes, layouts, lora_file
+from .files.families import Anatomy, examine
+from .files.metadata import trigger_words
+from .mixing.energy import LayerEnergies
 
 COMFYUI = "ComfyUI"
 

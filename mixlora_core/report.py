@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from .adapter import TEXT_ENCODER_PREFIXES, Adapter, Summary, module_of
-from .families import Anatomy
-from .lora_file import LoraFile
-from .metadata import trigger_words
-from .saving import SavedMix
+from .files.families import Anatomy
+from .files.lora_file import LoraFile
+from .files.metadata import trigger_words
+from .mixing.saving import SavedMix
+from .mixing.weighted_mix import HalfResult, MixPlan, MixSettings
 from .stack import StyleStack
-from .weighted_mix import HalfResult, MixPlan, MixSettings
 
 EXAMPLES = 3
 

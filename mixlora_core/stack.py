@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import PureWindowsPath
 from typing import Any
 
-from . import lora_file
 from .errors import CompositionError, LoraNameError, StrengthError
-from .lora_file import LoraFile
-from .metadata import trigger_words
+from .files import lora_file
+from .files.lora_file import LoraFile
+from .files.metadata import trigger_words
 
 Row = tuple[str, float, float]
 

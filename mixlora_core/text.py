@@ -6,8 +6,8 @@ from typing import Any
 
 from . import execution
 from .adapter import TEXT_ENCODER_PREFIXES, match
+from .regions.words import naming
 from .stack import StyleStack
-from .words import naming
 
 
 def encode_per_adapter(clip: Any, stack: StyleStack, prompt: str, shared: bool = False) -> list:

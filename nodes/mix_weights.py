@@ -7,10 +7,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..mixlora_core import mixing, report
+from ..mixlora_core import report
 from ..mixlora_core.errors import AdapterError
+from ..mixlora_core.mixing import modes
+from ..mixlora_core.mixing.weighted_mix import MixSettings, mix
 from ..mixlora_core.stack import StyleStack, gather
-from ..mixlora_core.weighted_mix import MixSettings, mix
 from ._schema import schema, stack_inputs
 
 
@@ -19,8 +20,8 @@ def mix_inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
             "mode",
-            options=list(mixing.MODES),
-            default=mixing.SUM,
+            options=list(modes.MODES),
+            default=modes.SUM,
             tooltip="sum: strengths as they are, the same bits as chained LoRA loaders. sum to total: absolute "
             "strengths scaled to add up to total. 1/sqrt(N): strengths divided by the root of their number. "
             "equal energy: in every layer each LoRA's change is brought to the same size first.",

@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..mixlora_core import regional
 from ..mixlora_core.errors import CompositionError
-from ..mixlora_core.regions import OVERLAPS, SHARE
+from ..mixlora_core.regions import regional
+from ..mixlora_core.regions.masks import OVERLAPS, SHARE
 from ..mixlora_core.stack import StyleStack
 from ._sampling import gathered
 from ._schema import schema, stack_inputs

@@ -9,10 +9,10 @@ from comfy_api.latest import io, ui
 
 from ..mixlora_core import report
 from ..mixlora_core.errors import AdapterError
-from ..mixlora_core.mix_file import FORMATS
-from ..mixlora_core.saving import SaveSettings, save_mix
+from ..mixlora_core.mixing.mix_file import FORMATS
+from ..mixlora_core.mixing.saving import SaveSettings, save_mix
+from ..mixlora_core.mixing.weighted_mix import MixSettings
 from ..mixlora_core.stack import StyleStack, gather
-from ..mixlora_core.weighted_mix import MixSettings
 from ._schema import schema, stack_inputs
 from .mix_weights import mix_inputs
 

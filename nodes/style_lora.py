@@ -8,8 +8,9 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..mixlora_core import lora_file, report
+from ..mixlora_core import report
 from ..mixlora_core.adapter import summarise
+from ..mixlora_core.files import lora_file
 from ..mixlora_core.stack import StyleStack, gather, open_row, parse_rows, resolve
 from ._schema import LoraStackType, StyleStackType, schema
 

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..mixlora_core import timetable
 from ..mixlora_core.compose import composed
-from ..mixlora_core.composition import Switch
+from ..mixlora_core.composition import Switch, timetable
 from ..mixlora_core.numbers import integers
 from ..mixlora_core.stack import StyleStack
 from ._sampling import KSamplerValues, gathered, ksampler_inputs

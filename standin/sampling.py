@@ -154,9 +154,9 @@ class Painter:
 
 def with_adapters(model: Any, clip: Any, adapters: Sequence[tuple[Path, float]]) -> tuple[Any, Any]:
     """MODEL and CLIP with the adapter files mixed in as the node MixLoRAWeights does by default: ΔW = Σ λᵢ ΔWᵢ."""
-    from ..mixlora_core import lora_file
+    from ..mixlora_core.files import lora_file
+    from ..mixlora_core.mixing.weighted_mix import MixSettings, mix
     from ..mixlora_core.stack import StackEntry, StyleStack
-    from ..mixlora_core.weighted_mix import MixSettings, mix
 
     entries = [StackEntry(path.name, lora_file.read(path), strength, strength) for path, strength in adapters]
     mixed = mix(model, clip, StyleStack(tuple(entries)), MixSettings())

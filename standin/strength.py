@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from ..mixlora_core.hashes import with_hashes
-from ..mixlora_core.writing import serialise, write_atomically
+from ..mixlora_core.files.hashes import with_hashes
+from ..mixlora_core.files.writing import serialise, write_atomically
 from .element_oracle import ElementOracle
 from .elements import TRIGGERS
 from .sampling import Painter, Shot

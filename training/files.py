@@ -6,7 +6,7 @@ import hashlib
 
 from torch import Tensor
 
-from ..mixlora_core.writing import previous, raw_bytes, serialise, tensor_bytes, write_atomically
+from ..mixlora_core.files.writing import previous, raw_bytes, serialise, tensor_bytes, write_atomically
 
 __all__ = ["digest", "previous", "raw_bytes", "serialise", "tensor_bytes", "write_atomically"]
 

@@ -109,8 +109,8 @@ def lora(text: str) -> tuple[Path, float]:
 
 
 def _learn(given: argparse.Namespace, loras: Sequence[tuple[Path, float]], settings: Any) -> None:
-    from ..mixlora_core import lora_file
-    from ..mixlora_core.learned_mix import LearnedMix, Named, tensor_hash
+    from ..mixlora_core.files import lora_file
+    from ..mixlora_core.layers.learned_mix import LearnedMix, Named, tensor_hash
     from .base import load_base, make_room
     from .display import Display
     from .learning import learn

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from ..mixlora_core.hashes import with_hashes
+from ..mixlora_core.files.hashes import with_hashes
 from .base import Base
 from .samples import Samples
 from .settings import TrainSettings

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..mixlora_core import blocks, execution
+from ..mixlora_core import execution
 from ..mixlora_core.adapter import match
-from ..mixlora_core.lora_file import LoraFile
+from ..mixlora_core.files.lora_file import LoraFile
+from ..mixlora_core.layers import blocks
 from .base import Base, make_room
 from .encoding import repeated
 from .mixture import Voice

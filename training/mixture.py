@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own abbreviation)
 from torch import Tensor, nn
 
-from ..mixlora_core import blocks
+from ..mixlora_core.layers import blocks
 from .settings import TrainingError
 
 LowRank = tuple[Tensor, Tensor, float]

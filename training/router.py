@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..mixlora_core.experts import Parts
-from ..mixlora_core.router import Block, Change, Routing, Speaker, balance, feed_forwards, width_of
+from ..mixlora_core.routing.experts import Parts
+from ..mixlora_core.routing.router import Block, Change, Routing, Speaker, balance, feed_forwards, width_of
 from .base import Base
 from .distribution import World
 from .draw import Draw, generator

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..mixlora_core import execution, experts, hashes, lora_file, router_file
+from ..mixlora_core import execution
 from ..mixlora_core.adapter import TEXT_ENCODER_PREFIXES, Adapter, match, module_of
 from ..mixlora_core.errors import AdapterError
-from ..mixlora_core.experts import PREFIX, Parts
-from ..mixlora_core.metadata import trigger_words
-from ..mixlora_core.router import FIRST, SECOND, feed_forwards
-from ..mixlora_core.router_file import Expert, Head
+from ..mixlora_core.files import hashes, lora_file
+from ..mixlora_core.files.metadata import trigger_words
+from ..mixlora_core.routing import experts, router_file
+from ..mixlora_core.routing.experts import PREFIX, Parts
+from ..mixlora_core.routing.router import FIRST, SECOND, feed_forwards
+from ..mixlora_core.routing.router_file import Expert, Head
 from .base import Base
 from .export import Exported, file_prefixes
 from .router_settings import RouterSettings

@@ -73,9 +73,9 @@ def _sheet(given: argparse.Namespace) -> Any:
     import torch
     from PIL import Image
 
-    from ..mixlora_core import router_file
-    from ..mixlora_core.region_map import Trace, region_map
-    from ..mixlora_core.routed import routed_by
+    from ..mixlora_core.routing import router_file
+    from ..mixlora_core.routing.region_map import Trace, region_map
+    from ..mixlora_core.routing.routed import routed_by
 
     router, trace = router_file.read(given.router), Trace()
     if not given.base.is_file():

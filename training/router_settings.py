@@ -9,7 +9,7 @@ from .settings import _check as check  # the machinery of all settings
 from .settings import _option as option
 
 MIXINGS, RESTS = ("outputs", "layers"), ("off", "mean", "sum")
-"""As in `mixlora_core.router`, which this module must not import: --help would wait for torch."""
+"""As in `mixlora_core.routing.router`, which this module must not import: --help would wait for torch."""
 _router: dict[str, Any] = dict(group="router")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from ...mixlora_core import hashes
+from ...mixlora_core.files import hashes
 from ..jobs import EvaluationError
 
 INSTALL = 'pip install "open_clip_torch>=2.24"'

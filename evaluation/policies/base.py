@@ -86,8 +86,8 @@ class Composed(Policy):
 
     def _encoder(self, model: Any, clip: Any, stack: StyleStack) -> Encode:
         from ...mixlora_core.adapter import TEXT_ENCODER_PREFIXES
+        from ...mixlora_core.mixing.weighted_mix import MixSettings, mix
         from ...mixlora_core.text import encode_per_adapter
-        from ...mixlora_core.weighted_mix import MixSettings, mix
 
         written = any(key.startswith(TEXT_ENCODER_PREFIXES) for entry in stack.entries for key in entry.file.tensors)
         if self.text == "base" or not written:

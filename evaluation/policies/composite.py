@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...mixlora_core import composition
-from ...mixlora_core.scheduled import Scheduled, Window
+from ...mixlora_core.composition.scheduled import Scheduled, Window
 from ..jobs import EvaluationError
 from .base import Counted
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...mixlora_core import blocks, composition, hashes
+from ...mixlora_core import composition
 from ...mixlora_core.composition.layers import Rise
-from ...mixlora_core.learned_mix import LearnedMix, read, tensor_hash
+from ...mixlora_core.files import hashes
+from ...mixlora_core.layers import blocks
+from ...mixlora_core.layers.learned_mix import LearnedMix, read, tensor_hash
 from ...mixlora_core.stack import CONCEPT, STYLE, StyleStack
 from ..jobs import EvaluationError
 from .base import Composed, Encode, scaled
@@ -47,7 +49,7 @@ class ConceptStyle(Composed):
 
     def apply(self, model: Any, clip: Any, stack: StyleStack) -> tuple[Any, Encode]:
         """The model with the timetable of this stack attached."""
-        from ...mixlora_core.concept_style import Settings, composed
+        from ...mixlora_core.layers.concept_style import Settings, composed
 
         if self.mode == ROOT:
             stack = scaled(stack, 1 / math.sqrt(at_once(stack)))
@@ -80,7 +82,7 @@ class Learned(Composed):
 
     def apply(self, model: Any, clip: Any, stack: StyleStack) -> tuple[Any, Encode]:
         """Weights of the UNet with the learned mix in them; the text encoder gets the stack's as `text` says."""
-        from ...mixlora_core.learned_mix import applied
+        from ...mixlora_core.layers.learned_mix import applied
 
         return applied(model, stack, _mix_for(self.file, stack)), self._encoder(model, clip, stack)
 

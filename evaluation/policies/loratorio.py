@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...mixlora_core import loratorio
+from ...mixlora_core.composition import loratorio
 from .base import Counted
 
 

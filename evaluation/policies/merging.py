@@ -47,8 +47,8 @@ class SSR(Policy):
 
     def apply(self, model: Any, clip: Any, stack: StyleStack) -> tuple[Any, Encode]:
         """Weights of the UNet and of the text encoder with the merge in them."""
-        from ...mixlora_core.calibration import Calibration, calibrate
-        from ...mixlora_core.merged import merge_ssr
+        from ...mixlora_core.merging.calibration import Calibration, calibrate
+        from ...mixlora_core.merging.merged import merge_ssr
 
         files = tuple((digest(Path(e.file.identity.path)), e.strength_model, e.strength_clip) for e in stack.entries)
         key = (files, clip.patcher.patches_uuid, self.steps, self.size)
@@ -82,7 +82,7 @@ class NullSpace(Policy):
 
     def apply(self, model: Any, clip: Any, stack: StyleStack) -> tuple[Any, Encode]:
         """Weights of the UNet and of the text encoder with the merge in them."""
-        from ...mixlora_core.merged import merge_null_space
+        from ...mixlora_core.merging.merged import merge_null_space
 
         order = priority(self.first, [Path(entry.file.identity.path) for entry in stack.entries])
         merged = merge_null_space(model, clip, stack, NullSpaceSettings(self.mu, order))

@@ -6,18 +6,19 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ...mixlora_core import composition, mixing
+from ...mixlora_core import composition
+from ...mixlora_core.mixing import modes
 from ...mixlora_core.stack import StyleStack
 from ..jobs import EvaluationError
 from .base import Composed, Encode, Plain, Policy, scaled
 
 MEAN = "mean"
 MODES = {
-    "sum": mixing.SUM,
-    MEAN: mixing.SUM,
-    "root": mixing.ROOT_N,
-    "energy": mixing.EQUAL_ENERGY,
-    "total": mixing.TO_TOTAL,
+    "sum": modes.SUM,
+    MEAN: modes.SUM,
+    "root": modes.ROOT_N,
+    "energy": modes.EQUAL_ENERGY,
+    "total": modes.TO_TOTAL,
 }
 """Modes of a merge as plans call them. "mean" is λ/N, to first order what Switch and Composite are."""
 
@@ -49,7 +50,7 @@ class Merge(Policy):
 
     def apply(self, model: Any, clip: Any, stack: StyleStack) -> tuple[Any, Encode]:
         """Weights of the UNet and of the text encoder with the mix in them."""
-        from ...mixlora_core.weighted_mix import MixSettings, mix
+        from ...mixlora_core.mixing.weighted_mix import MixSettings, mix
 
         if self.mode == MEAN:
             stack = scaled(stack, 1 / len(stack.entries))

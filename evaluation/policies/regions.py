@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...mixlora_core.attention_masks import FromAttention
+from ...mixlora_core.regions.attention_masks import FromAttention
 from ...mixlora_core.stack import StyleStack
 from ..jobs import EvaluationError
 from .base import Encode, Policy
@@ -34,7 +34,7 @@ class Regions(Policy):
         """The model with the composition attached, and prompts that say where the words are."""
         from ...mixlora_core.compose import composed
         from ...mixlora_core.composition import Regional
-        from ...mixlora_core.regional import with_texts
+        from ...mixlora_core.regions.regional import with_texts
         from ...mixlora_core.text import encode_naming
 
         clip = with_texts(model, clip, stack) if self.text == "all" else clip

@@ -12,7 +12,7 @@ from ..jobs import EvaluationError
 from .base import Encode, Plain, Policy
 
 if TYPE_CHECKING:
-    from ...mixlora_core.lora_file import Identity
+    from ...mixlora_core.files.lora_file import Identity
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Router(Policy):
     sha256: str = ""
 
     def __post_init__(self) -> None:
-        from ...mixlora_core import lora_file
-        from ...mixlora_core.router import RESTS
+        from ...mixlora_core.files import lora_file
+        from ...mixlora_core.routing.router import RESTS
 
         if not self.file:
             raise EvaluationError("file is missing; expected a router file, see training/train_router.py.")
@@ -52,8 +52,8 @@ class Router(Policy):
 
     def apply(self, model: Any, clip: Any, stack: StyleStack) -> tuple[Any, Encode]:
         """The model with the router attached. Raises RouterError where the set's adapters are not its experts."""
-        from ...mixlora_core import router_file
-        from ...mixlora_core.routed import routed
+        from ...mixlora_core.routing import router_file
+        from ...mixlora_core.routing.routed import routed
 
         return routed(model, router_file.read(self.file), stack, k=self.k, rest=self.rest), Plain(clip)
 
@@ -61,7 +61,8 @@ class Router(Policy):
 @lru_cache(maxsize=64)
 def _digest(identity: Identity) -> str:
     """Of a file, once it is sure to be a router's. A plan asks for every job."""
-    from ...mixlora_core import hashes, router_file
+    from ...mixlora_core.files import hashes
+    from ...mixlora_core.routing import router_file
 
     router_file.read(identity.path)
     return hashes.of_file(identity.path)[0]

@@ -1,6 +1,6 @@
 """Compositions: `base` says what one is, each other module holds a family of them. `execution` runs any of them.
 
-Pure: no torch, no ComfyUI. A method is a small policy here.
+A method is a small policy here. Pure: no ComfyUI, and torch only where predictions are fused.
 """
 
 from .anchored import Anchored, lasting

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import CompositionError
 
 if TYPE_CHECKING:
-    from ..attention_masks import FromAttention
-    from ..fusion import Fusion
-    from ..regions import Regions
+    from ..regions.attention_masks import FromAttention
+    from ..regions.masks import Regions
+    from .fusion import Fusion
 
 BOTH, POSITIVE, NEGATIVE = "both", "positive", "negative"
 """The sides of classifier-free guidance: predictions with the prompt, and with what shall not be shown."""

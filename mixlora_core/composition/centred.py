@@ -14,7 +14,7 @@ from .paper import Composite
 if TYPE_CHECKING:  # a composition is imported without torch
     from torch import Tensor
 
-    from ..fusion import Fusion, Moment
+    from .fusion import Fusion, Moment
 
 MERGED, BASE, EACH = "merged", "base", "each"
 """What predicts: one merge of all adapters, the base model, each adapter alone."""

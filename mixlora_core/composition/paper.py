@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..errors import CompositionError
-from ..schedule import block_length, timetable
 from .base import Branch, only, some
+from .schedule import block_length, timetable
 
 
 @dataclass(frozen=True)

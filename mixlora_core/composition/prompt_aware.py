@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..errors import CompositionError
-from ..schedule import PAPERS_SHARE
 from .base import Branch, only, some
 from .paper import Switch
+from .schedule import PAPERS_SHARE
 
 FLOOR = 0.05
 """What an adapter counts at least, before weights are made to sum to 1."""

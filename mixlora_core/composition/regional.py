@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from .base import Branch, some
 
 if TYPE_CHECKING:
-    from ..attention_masks import FromAttention
-    from ..regions import Regions
+    from ..regions.attention_masks import FromAttention
+    from ..regions.masks import Regions
 
 
 @dataclass(frozen=True)

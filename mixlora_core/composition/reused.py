@@ -13,7 +13,7 @@ from .centred import BASE, MERGED, Centred, around_base
 if TYPE_CHECKING:  # a composition is imported without torch
     from torch import Tensor
 
-    from ..fusion import Fusion, Moment
+    from .fusion import Fusion, Moment
 
 
 @dataclass(frozen=True)

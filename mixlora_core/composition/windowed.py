@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CompositionError
-from ..schedule import steps_within
 from .base import Branch, Composition
+from .schedule import steps_within
 
 if TYPE_CHECKING:  # a composition is imported without torch
     from torch import Tensor
 
-    from ..fusion import Fusion, Moment
+    from .fusion import Fusion, Moment
 
 
 class _Part(NamedTuple):
@@ -83,7 +83,7 @@ class Windowed:
     def _fuse(self, predictions: Sequence[Tensor], branches: Sequence[Branch], moment: Moment) -> Tensor:
         part = self._part(moment.step, moment.steps)
         if part.composition.fusion is None:
-            from ..fusion import mean  # torch
+            from .fusion import mean  # torch
 
             return mean(predictions, [branch.weight for branch in branches])
         memory = moment.memory.setdefault(part.name, {})

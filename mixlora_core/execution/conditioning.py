@@ -9,7 +9,7 @@ from comfy.hooks import EnumHookType
 
 from ..composition import NEGATIVE, POSITIVE, Branch
 from ..errors import CompositionError
-from ..regions import WHOLE, Regions, Window
+from ..regions.masks import WHOLE, Regions, Window
 from .executor import BranchId, Speech
 
 TEXT = "mixlora_text"

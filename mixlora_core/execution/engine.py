@@ -19,13 +19,12 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from .. import fusion
 from ..adapter import Adapter
-from ..attention_masks import FromAttention
-from ..composition import BOTH, Branch, Composition
+from ..composition import BOTH, Branch, Composition, fusion
+from ..composition.fusion import Moment
+from ..composition.schedule import step_of
 from ..errors import CompositionError
-from ..fusion import Moment
-from ..schedule import step_of
+from ..regions.attention_masks import FromAttention
 from . import conditioning
 from .bank import Bank, kept
 from .choice import PREFIX, chosen

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import torch
 
-from ..regions import WHOLE, Regions, Window
-from ..words import Positions
+from ..regions.masks import WHOLE, Regions, Window
+from ..regions.words import Positions
 
 AUTOMATIC, SWAP, ROWS = "automatic", "swap", "rows"
 

@@ -11,8 +11,8 @@ import torch
 from comfy.ldm.modules.attention import CrossAttention
 from torch import Tensor, nn
 
-from ..attention_masks import Grid
-from ..words import Positions
+from ..regions.attention_masks import Grid
+from ..regions.words import Positions
 from .executor import Speech
 from .places import Places, override, split
 

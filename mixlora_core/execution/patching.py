@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..adapter import Patch, PatchKey, Target
-from ..energy import WeightOf
+from ..mixing.energy import WeightOf
 
 Strengths = float | Mapping[PatchKey, float]
 """One strength for all weights of an adapter, or one for each."""

@@ -20,15 +20,15 @@ from torch import Tensor, nn
 
 from .. import bases
 from ..errors import CompositionError, RouterError, StrengthError
-from ..experts import Factors, parts, share
-from ..router import RESTS, Block, Change, Routing, Speaker, feed_forwards, width_of
-from ..router_file import RouterFile, check_base
+from ..routing.experts import Factors, parts, share
+from ..routing.router import RESTS, Block, Change, Routing, Speaker, feed_forwards, width_of
+from ..routing.router_file import RouterFile, check_base
 from .bank import kept
 from .engine import Voice
 from .patching import patched
 
 if TYPE_CHECKING:
-    from ..region_map import Trace
+    from ..routing.region_map import Trace
 
 _KEY = "mixlora.router."
 
@@ -164,7 +164,7 @@ class _Router:
         places = [place * each + row for place, kind in enumerate(chunks) if kind == 0 for row in range(each)]
 
         def heard(routing: Routing) -> None:
-            from ..region_map import Heard
+            from ..routing.region_map import Heard
 
             assert self.trace is not None
             said = routing.coefficients

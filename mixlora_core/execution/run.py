@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..attention_masks import FromAttention
 from ..composition import Branch
-from ..regions import Regions
+from ..regions.attention_masks import FromAttention
+from ..regions.masks import Regions
 from . import conditioning
 from .executor import Executor
 from .overhearing import Heard

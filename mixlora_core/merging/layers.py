@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from ..families import Anatomy
+from ..files.families import Anatomy
 from ..low_rank import Factors
 
 Key = TypeVar("Key", bound=Hashable)

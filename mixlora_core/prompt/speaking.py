@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..compose import composed
+from ..composition.scheduled import Scheduled, Window
 from ..errors import AdapterError, PromptError
-from ..lora_file import Identity, identify
-from ..metadata import trigger_words
-from ..scheduled import Scheduled, Window
+from ..files.lora_file import Identity, identify
+from ..files.metadata import trigger_words
+from ..mixing.weighted_mix import MixSettings, mix
 from ..stack import StackEntry, StyleStack, resolve
-from ..weighted_mix import MixSettings, mix
 from . import grammar
 from .names import Known, file_names, joined
 from .plan import ERROR, SILENT, Plan, read

@@ -16,8 +16,8 @@ from mixlora.mixlora_core.composition import (
     WeightedSwitch,
     Windowed,
 )
+from mixlora.mixlora_core.composition.scheduled import Scheduled, Window
 from mixlora.mixlora_core.prompt.weighing import by_presence, by_relevance
-from mixlora.mixlora_core.scheduled import Scheduled, Window
 
 ADAPTERS = 3
 

@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
-from mixlora.mixlora_core import bases, execution, lora_file
+from mixlora.mixlora_core import bases, execution
 from mixlora.mixlora_core.adapter import match
 from mixlora.mixlora_core.description import COMFYUI, describe
-from mixlora.mixlora_core.energy import LayerEnergies
 from mixlora.mixlora_core.errors import AdapterError
-from mixlora.mixlora_core.hashes import with_hashes
-from mixlora.mixlora_core.layouts import A1111, DIFFUSERS
+from mixlora.mixlora_core.files import lora_file
+from mixlora.mixlora_core.files.hashes import with_hashes
+from mixlora.mixlora_core.files.layouts import A1111, DIFFUSERS
+from mixlora.mixlora_core.mixing.energy import LayerEnergies
 from mixlora.training.describe_cli import as_text, main
 from safetensors.torch import save_file
 

@@ -101,7 +101,7 @@ def test_compositions_stand_around_each_other(three, compose, methods, models, s
 
 def test_a_second_queue_reads_and_matches_nothing_again(three, compose, methods, models, monkeypatch):
     from mixlora.mixlora_core import compose as module
-    from mixlora.mixlora_core import lora_file
+    from mixlora.mixlora_core.files import lora_file
     from mixlora.mixlora_core.stack import StyleStack
 
     first = compose(three, methods.Composite(ADAPTERS))

@@ -22,7 +22,7 @@ from mixlora.evaluation.painting import Painter, unknown_samplers
 from mixlora.evaluation.plan import read_plan
 from mixlora.evaluation.runner import missing, open_results, paint
 from mixlora.evaluation.testbeds import digests
-from mixlora.mixlora_core import lora_file
+from mixlora.mixlora_core.files import lora_file
 from mixlora.mixlora_core.stack import StackEntry, StyleStack
 from mixlora.nodes import EncodeTextPerLoRA, LoRACompositeSampler, LoRASwitchSampler, MixLoRAWeights
 from safetensors.torch import save_file

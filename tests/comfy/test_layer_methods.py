@@ -71,7 +71,7 @@ def test_concepts_then_styles_layer_by_layer(executor, sd15, stack, models):
     """The reference: each step sampled with the patches that K-LoRA's comparison, made outside, chooses for it."""
     from mixlora.mixlora_core import execution
     from mixlora.mixlora_core.compose import matched
-    from mixlora.mixlora_core.concept_style import composed
+    from mixlora.mixlora_core.layers.concept_style import composed
 
     model, table = composed(sd15, stack, executor=executor)
     shares = brute_force(stack, sd15)
@@ -92,7 +92,7 @@ def test_concepts_then_styles_layer_by_layer(executor, sd15, stack, models):
 
 
 def test_the_report_says_which_layer_turns_when(sd15, stack):
-    from mixlora.mixlora_core.concept_style import Settings, composed
+    from mixlora.mixlora_core.layers.concept_style import Settings, composed
 
     _, table = composed(sd15, stack, Settings(by="attention"))
     first, *lines = table.report(20).splitlines()
@@ -105,7 +105,7 @@ def test_the_report_says_which_layer_turns_when(sd15, stack):
 
 @pytest.mark.parametrize("roles", [("", "", "", ""), ("style", "style", "", ""), ("concept", "concept", "concept", "")])
 def test_without_both_roles_it_is_the_merge_and_says_so(roles, sd15, stack, models, compose, methods, caplog):
-    from mixlora.mixlora_core.concept_style import composed
+    from mixlora.mixlora_core.layers.concept_style import composed
 
     some = type(stack)(tuple(replace(entry, role=role) for entry, role in zip(stack.entries, roles, strict=True)))
     model, table = composed(sd15, some)
@@ -115,15 +115,15 @@ def test_without_both_roles_it_is_the_merge_and_says_so(roles, sd15, stack, mode
 
 
 def test_strength_0_is_no_opponent(sd15, stack):
-    from mixlora.mixlora_core.concept_style import composed
+    from mixlora.mixlora_core.layers.concept_style import composed
 
     silent = type(stack)((*stack.entries[:2], replace(stack.entries[2], strength_model=0.0)))
     assert "all of the role style have strength 0" in composed(sd15, silent)[1].fallback
 
 
 def test_other_families_are_compared_nowhere(sd15, stack, loras):
-    from mixlora.mixlora_core.concept_style import composed
     from mixlora.mixlora_core.errors import CompositionError
+    from mixlora.mixlora_core.layers.concept_style import composed
 
     loha = type(stack)().plus([(loras.save("sketch", "LoHa", text=False), 1.0, 1.0)]).entries[0]
     composed(sd15, type(stack)((*stack.entries[:3], loha)))  # without a role it may be anything
@@ -132,8 +132,8 @@ def test_other_families_are_compared_nowhere(sd15, stack, loras):
 
 
 def test_the_same_stack_finds_its_parts_on_the_device(sd15, stack):
-    from mixlora.mixlora_core.concept_style import composed
     from mixlora.mixlora_core.execution import bank
+    from mixlora.mixlora_core.layers.concept_style import composed
 
     models = [composed(sd15, stack)[0] for _ in range(3)]
     patchers = {id(patcher) for model in models for own in model.additional_models.values() for patcher in own}
@@ -153,7 +153,7 @@ def test_many_parts_that_turn_often_are_restless():
 
 @pytest.fixture
 def mix(stack):
-    from mixlora.mixlora_core.learned_mix import LearnedMix, Named, tensor_hash
+    from mixlora.mixlora_core.layers.learned_mix import LearnedMix, Named, tensor_hash
 
     def make(coefficients, groups=("input.1", "output.1"), **options):
         named = tuple(Named(entry.lora_name, tensor_hash(entry.file)) for entry in stack.entries)
@@ -163,16 +163,16 @@ def mix(stack):
 
 
 def groups_of(stack, model):
-    from mixlora.mixlora_core import blocks
     from mixlora.mixlora_core.compose import matched
+    from mixlora.mixlora_core.layers import blocks
 
     return tuple(blocks.in_order({blocks.block_of(key) for key in matched(model, stack.entries[0].file).model_patches}))
 
 
 def test_a_learned_mix_is_in_the_weights(sd15, stack, mix, models):
-    from mixlora.mixlora_core import blocks
     from mixlora.mixlora_core.compose import matched
-    from mixlora.mixlora_core.learned_mix import applied
+    from mixlora.mixlora_core.layers import blocks
+    from mixlora.mixlora_core.layers.learned_mix import applied
 
     groups = groups_of(stack, sd15)
     coefficients = torch.arange(8.0).view(4, 2) / 4 - 0.5
@@ -189,7 +189,7 @@ def test_a_learned_mix_is_in_the_weights(sd15, stack, mix, models):
 
 
 def test_coefficients_of_1_are_chained_loaders(sd15, stack, mix, models, chained):
-    from mixlora.mixlora_core.learned_mix import applied
+    from mixlora.mixlora_core.layers.learned_mix import applied
 
     ours = models.patched_weights(applied(sd15, stack, mix(torch.ones(4, 2), groups_of(stack, sd15))))
     theirs = models.patched_weights(chained(sd15, None, [(name, one, 0.0) for name, one, _ in stack.rows])[0])
@@ -198,7 +198,7 @@ def test_coefficients_of_1_are_chained_loaders(sd15, stack, mix, models, chained
 
 def test_other_bases_are_refused(sd15, stack, mix):
     from mixlora.mixlora_core.errors import LearnedMixError
-    from mixlora.mixlora_core.learned_mix import applied
+    from mixlora.mixlora_core.layers.learned_mix import applied
 
     with pytest.raises(LearnedMixError, match="base of the family sdxl, the model is sd1"):
         applied(sd15, stack, mix(torch.ones(4, 2), family="sdxl"))
@@ -208,7 +208,7 @@ def test_other_bases_are_refused(sd15, stack, mix):
 
 def test_policies_of_the_testbed(sd15, clip, stack, mix, models, tmp_path):
     from mixlora.evaluation.methods import method, policy
-    from mixlora.mixlora_core import concept_style, learned_mix
+    from mixlora.mixlora_core.layers import concept_style, learned_mix
 
     model, encode = policy(method("concept_style", {}, 1.0)).apply(sd15, clip, stack)
     expected = models.sample(concept_style.composed(sd15, stack)[0], steps=2)
@@ -226,7 +226,7 @@ def test_policies_of_the_testbed(sd15, clip, stack, mix, models, tmp_path):
 
 def test_learned_at_the_command_line(checkpoint, stack, tmp_path, capsys, sd15, monkeypatch):
     """The whole way from prompts, and from pictures: coefficients are fitted, the file is for these adapters."""
-    from mixlora.mixlora_core.learned_mix import applied, read
+    from mixlora.mixlora_core.layers.learned_mix import applied, read
     from mixlora.training import learn_mix_cli, learning
     from PIL import Image
 

@@ -13,7 +13,7 @@ def far(one, other):
 @pytest.fixture
 def overheard():
     """LoRAtorio that keeps what its fusion was given and gave."""
-    from mixlora.mixlora_core.loratorio import LoRAtorio
+    from mixlora.mixlora_core.composition.loratorio import LoRAtorio
 
     @dataclass(frozen=True)
     class Overheard(LoRAtorio):

@@ -6,12 +6,12 @@ import comfy.model_management
 import comfy.sd
 import pytest
 import torch
-from mixlora.mixlora_core import calibration, merged, saving
-from mixlora.mixlora_core.calibration import Calibration
 from mixlora.mixlora_core.errors import AdapterError, MergeError
-from mixlora.mixlora_core.merging import conflicts
+from mixlora.mixlora_core.merging import calibration, conflicts, merged
+from mixlora.mixlora_core.merging.calibration import Calibration
 from mixlora.mixlora_core.merging.null_space import NullSpaceSettings
 from mixlora.mixlora_core.merging.ssr import SSRSettings
+from mixlora.mixlora_core.mixing import saving
 from mixlora.mixlora_core.stack import StyleStack
 from safetensors.torch import load_file
 

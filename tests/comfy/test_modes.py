@@ -14,9 +14,10 @@ def deltas(models, model, base):
 @pytest.mark.parametrize("family", [*LINEAR, "DoRA", "GLoRA", "OFT"])
 def test_energies_are_the_norms_of_the_applied_change(family, models, sd15, loras, mixed):
     """At strength 1 the Gram matrix must say what ComfyUI's patching does, for every family."""
-    from mixlora.mixlora_core import execution, lora_file
+    from mixlora.mixlora_core import execution
     from mixlora.mixlora_core.adapter import match
-    from mixlora.mixlora_core.energy import LayerEnergies
+    from mixlora.mixlora_core.files import lora_file
+    from mixlora.mixlora_core.mixing.energy import LayerEnergies
 
     name = loras.save("a", family, text=False)
     adapter = match(lora_file.read(loras.folder / name), execution.unet_target(sd15), None)

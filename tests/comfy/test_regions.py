@@ -52,7 +52,7 @@ def stack(sd15, loras):
 def regional(compose):
     """A model whose LoRAs have these masks, or masks from attention."""
     from mixlora.mixlora_core.composition import Regional
-    from mixlora.mixlora_core.regions import SUM, Regions
+    from mixlora.mixlora_core.regions.masks import SUM, Regions
 
     def make(stacked, *masks, overlap=SUM, wish=None, **options):
         return compose(stacked, Regional(len(stacked.entries), wish or Regions(masks, overlap)), **options)
@@ -138,7 +138,7 @@ def test_masks_of_a_run_from_words_that_are_seen_alike(stack, regional, compose,
     """Both adapters are named by one word: everyone has a half, so the run is the merge at half strength."""
     from dataclasses import replace
 
-    from mixlora.mixlora_core.attention_masks import FromAttention
+    from mixlora.mixlora_core.regions.attention_masks import FromAttention
 
     two = stack(2, "attn")
     halves = type(two)(tuple(replace(entry, strength_model=0.4) for entry in two.entries))
@@ -149,7 +149,7 @@ def test_masks_of_a_run_from_words_that_are_seen_alike(stack, regional, compose,
 
 
 def test_masks_of_a_run_are_found_once_and_anew_in_the_next(stack, regional, models, monkeypatch):
-    from mixlora.mixlora_core.attention_masks import FromAttention
+    from mixlora.mixlora_core.regions.attention_masks import FromAttention
 
     seen = []
     regions = FromAttention.regions
@@ -165,7 +165,7 @@ def test_masks_of_a_run_are_found_once_and_anew_in_the_next(stack, regional, mod
 
 
 def test_an_adapter_without_words_speaks_everywhere(stack, regional, compose, methods, models, caplog):
-    from mixlora.mixlora_core.attention_masks import FromAttention
+    from mixlora.mixlora_core.regions.attention_masks import FromAttention
 
     two = stack(2, "attn1")
     ours = models.sample(regional(two, wish=FromAttention(listen=0.01)), named(models, (3,), ()), steps=1)
@@ -175,8 +175,8 @@ def test_an_adapter_without_words_speaks_everywhere(stack, regional, compose, me
 
 
 def test_what_cannot_have_regions_says_so(stack, regional, loras, models, sd15, untouched):
-    from mixlora.mixlora_core.attention_masks import FromAttention
     from mixlora.mixlora_core.errors import CompositionError
+    from mixlora.mixlora_core.regions.attention_masks import FromAttention
     from mixlora.mixlora_core.stack import StyleStack
 
     two, wish = stack(2, "attn"), FromAttention()
@@ -216,7 +216,7 @@ def test_nodes_that_regions_cannot_stand_with_are_named(stack, regional, models,
 def test_a_composition_must_say_that_it_has_regions(stack, compose, methods, models):
     from mixlora.mixlora_core.composition import Branch
     from mixlora.mixlora_core.errors import CompositionError
-    from mixlora.mixlora_core.regions import Regions
+    from mixlora.mixlora_core.regions.masks import Regions
 
     class Silent(methods.Merge):
         def branches(self, step, steps, guidance=1.0):
@@ -239,8 +239,8 @@ def test_the_node_applies_masks(sd15, clip, three, regional, models):
 
 
 def test_masks_from_the_prompt_know_its_words(sd15, clip, loras, models, caplog):
-    from mixlora.mixlora_core.attention_masks import FromAttention
-    from mixlora.mixlora_core.regional import from_prompt
+    from mixlora.mixlora_core.regions.attention_masks import FromAttention
+    from mixlora.mixlora_core.regions.regional import from_prompt
     from mixlora.mixlora_core.stack import StyleStack
 
     files = [

@@ -43,7 +43,7 @@ def test_keys_and_values_by_place_equal_a_loop_over_places(block):
     from mixlora.mixlora_core.execution.executor import Speech
     from mixlora.mixlora_core.execution.placed import Weights, placed
     from mixlora.mixlora_core.execution.rows import RowsBank
-    from mixlora.mixlora_core.regions import Regions
+    from mixlora.mixlora_core.regions.masks import Regions
 
     prefix, double = "block.transformer_blocks.0.attn2", torch.float64
     adapters: Any = []
@@ -105,7 +105,7 @@ def test_the_embedding_of_a_residual_block_has_its_change_by_place():
     from mixlora.mixlora_core.execution.executor import Speech
     from mixlora.mixlora_core.execution.placed import Weights, placed
     from mixlora.mixlora_core.execution.rows import RowsBank
-    from mixlora.mixlora_core.regions import Regions
+    from mixlora.mixlora_core.regions.masks import Regions
 
     torch.manual_seed(0)
     model = torch.nn.Module()

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from mixlora.mixlora_core import router_file
 from mixlora.mixlora_core.errors import CompositionError, RouterError, StrengthError
-from mixlora.mixlora_core.hashes import of_file
-from mixlora.mixlora_core.region_map import Trace, region_map
-from mixlora.mixlora_core.routed import routed
-from mixlora.mixlora_core.router import FIRST, MIXINGS, SECOND, feed_forwards
-from mixlora.mixlora_core.router_file import Expert, Head
+from mixlora.mixlora_core.files.hashes import of_file
+from mixlora.mixlora_core.routing import router_file
+from mixlora.mixlora_core.routing.region_map import Trace, region_map
+from mixlora.mixlora_core.routing.routed import routed
+from mixlora.mixlora_core.routing.router import FIRST, MIXINGS, SECOND, feed_forwards
+from mixlora.mixlora_core.routing.router_file import Expert, Head
 from mixlora.mixlora_core.stack import StyleStack
 from mixlora.training.export import file_prefixes
 from safetensors.torch import load_file

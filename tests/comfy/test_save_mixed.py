@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from mixlora.mixlora_core import errors, lora_file, saving
+from mixlora.mixlora_core import errors
 from mixlora.mixlora_core.description import describe
+from mixlora.mixlora_core.files import lora_file
+from mixlora.mixlora_core.mixing import saving
+from mixlora.mixlora_core.mixing.weighted_mix import MixSettings
 from mixlora.mixlora_core.stack import StyleStack
-from mixlora.mixlora_core.weighted_mix import MixSettings
 from mixlora.nodes.save_mixed_lora import SaveMixedLoRA
 from safetensors.torch import load_file
 

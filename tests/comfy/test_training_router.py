@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from mixlora.mixlora_core import router_file
-from mixlora.mixlora_core.routed import routed
-from mixlora.mixlora_core.router import FIRST, SECOND, feed_forwards
+from mixlora.mixlora_core.routing import router_file
+from mixlora.mixlora_core.routing.routed import routed
+from mixlora.mixlora_core.routing.router import FIRST, SECOND, feed_forwards
 from mixlora.mixlora_core.stack import StyleStack
 from mixlora.training import router_cli, router_map
 from mixlora.training.base import Base

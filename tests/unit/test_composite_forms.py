@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from mixlora.mixlora_core import fusion
 from mixlora.mixlora_core.composition import (
     BOTH,
     NEGATIVE,
@@ -20,11 +19,12 @@ from mixlora.mixlora_core.composition import (
     Reused,
     Switch,
     Windowed,
+    fusion,
     lasting,
 )
+from mixlora.mixlora_core.composition.fusion import Moment
+from mixlora.mixlora_core.composition.schedule import steps_within
 from mixlora.mixlora_core.errors import CompositionError
-from mixlora.mixlora_core.fusion import Moment
-from mixlora.mixlora_core.schedule import steps_within
 
 SIGMAS = [8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.1, 0.03]
 

@@ -13,9 +13,9 @@ from mixlora.evaluation.painting import Painter
 from mixlora.evaluation.policies.layers import _mix_for, at_once
 from mixlora.evaluation.testbeds import ROLES, StandinTestbed
 from mixlora.evaluation.tuning import PRODUCT, Score, fitting_prompts, mix_of, the_set
-from mixlora.mixlora_core import lora_file
 from mixlora.mixlora_core.errors import AdapterError
-from mixlora.mixlora_core.learned_mix import read
+from mixlora.mixlora_core.files import lora_file
+from mixlora.mixlora_core.layers.learned_mix import read
 from mixlora.mixlora_core.stack import StackEntry, StyleStack
 from safetensors.torch import save_file
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mixlora.mixlora_core.families import MisfitError, check_fit, examine
+from mixlora.mixlora_core.files.families import MisfitError, check_fit, examine
 
 
 def patch(name, *weights):

@@ -1,7 +1,7 @@
 """Means of predictions."""
 
 import torch
-from mixlora.mixlora_core import fusion
+from mixlora.mixlora_core.composition import fusion
 
 
 def test_one_prediction_stays_as_it_is():

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from mixlora.mixlora_core import blocks
 from mixlora.mixlora_core.composition import Branch, LayerTimetable
 from mixlora.mixlora_core.composition.layers import Contest, Rise, Span, balanced, switch_share
 from mixlora.mixlora_core.errors import CompositionError
-from mixlora.mixlora_core.importance import Magnitude, magnitude, rank_of
-from mixlora.mixlora_core.splitting import split
+from mixlora.mixlora_core.layers import blocks
+from mixlora.mixlora_core.layers.importance import Magnitude, magnitude, rank_of
+from mixlora.mixlora_core.layers.splitting import split
 from mixlora.mixlora_core.stack import StackEntry
 
 Q = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"

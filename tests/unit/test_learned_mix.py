@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from mixlora.mixlora_core import lora_file
 from mixlora.mixlora_core.errors import LearnedMixError
-from mixlora.mixlora_core.learned_mix import LearnedMix, Named, read, tensor_hash
+from mixlora.mixlora_core.files import lora_file
+from mixlora.mixlora_core.layers.learned_mix import LearnedMix, Named, read, tensor_hash
 from mixlora.mixlora_core.stack import StackEntry, StyleStack
 from safetensors.torch import save_file
 

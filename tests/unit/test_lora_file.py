@@ -6,7 +6,8 @@ import struct
 
 import pytest
 import torch
-from mixlora.mixlora_core import errors, lora_file
+from mixlora.mixlora_core import errors
+from mixlora.mixlora_core.files import lora_file
 from safetensors.torch import save, save_file
 
 GOOD = {"a.lora_up.weight": torch.ones(4, 2), "a.lora_down.weight": torch.ones(2, 4)}

@@ -8,9 +8,9 @@ import torch
 from mixlora.evaluation.jobs import EvaluationError
 from mixlora.evaluation.methods import method, policy
 from mixlora.mixlora_core.composition import NEGATIVE, POSITIVE
+from mixlora.mixlora_core.composition.fusion import Moment
+from mixlora.mixlora_core.composition.loratorio import LoRAtorio, departure, shares, smooth
 from mixlora.mixlora_core.errors import CompositionError
-from mixlora.mixlora_core.fusion import Moment
-from mixlora.mixlora_core.loratorio import LoRAtorio, departure, shares, smooth
 
 LARGE, SMALL = 1e6, 1e-6
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from mixlora.mixlora_core.errors import MergeError
-from mixlora.mixlora_core.families import Anatomy
+from mixlora.mixlora_core.files.families import Anatomy
 from mixlora.mixlora_core.merging import conflicts
 from mixlora.mixlora_core.merging.layers import Part, meetings
 from mixlora.mixlora_core.merging.null_space import NullSpaceSettings, kept_apart

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from mixlora.mixlora_core.metadata import base_hint, trigger_words
+from mixlora.mixlora_core.files.metadata import base_hint, trigger_words
 
 
 @pytest.mark.parametrize(

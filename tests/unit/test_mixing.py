@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mixlora.mixlora_core import mixing
+from mixlora.mixlora_core.mixing import modes
 
 strengths = st.lists(st.floats(-100, 100, allow_nan=False), min_size=1, max_size=6)
 norms = st.lists(st.floats(0.05, 5.0), min_size=2, max_size=5)  # "public LoRAs differ tenfold", and more
@@ -14,13 +14,13 @@ norms = st.lists(st.floats(0.05, 5.0), min_size=2, max_size=5)  # "public LoRAs 
 
 @given(strengths)
 def test_sum_gives_back_the_very_numbers(lam):
-    assert mixing.shared("sum", lam, 7.0) == lam
+    assert modes.shared("sum", lam, 7.0) == lam
     assert torch.tensor(lam, dtype=torch.float64).tolist() == lam
 
 
 @given(strengths, st.floats(0, 10))
 def test_to_total_adds_up_and_keeps_shares_and_signs(lam, total):
-    mixed = mixing.to_total(lam, total)
+    mixed = modes.to_total(lam, total)
     whole = sum(map(abs, lam))
     assert sum(map(abs, mixed)) == pytest.approx(total if whole else 0.0, rel=1e-6, abs=1e-300)
     for before, after in zip(lam, mixed, strict=True):
@@ -31,7 +31,7 @@ def test_to_total_adds_up_and_keeps_shares_and_signs(lam, total):
 
 @given(strengths)
 def test_root_n_counts_only_who_speaks(lam):
-    mixed = mixing.root_n([*lam, 0.0])
+    mixed = modes.root_n([*lam, 0.0])
     n = sum(value != 0 for value in lam)
     assert mixed == [value / math.sqrt(n) if n else 0.0 for value in [*lam, 0.0]]
 
@@ -39,7 +39,7 @@ def test_root_n_counts_only_who_speaks(lam):
 @given(norms)
 def test_equal_energy_makes_sizes_equal_and_gains_multiply_to_one(sizes):
     lam, table = torch.ones(len(sizes), dtype=torch.float64), torch.tensor([sizes], dtype=torch.float64)
-    gains = mixing.equal_energy(lam, table)
+    gains = modes.equal_energy(lam, table)
     heard = gains * table
     assert torch.allclose(heard, heard[:, :1].expand_as(heard))
     assert gains.log().sum().item() == pytest.approx(0, abs=1e-9)
@@ -51,7 +51,7 @@ def test_equal_energy_does_not_care_how_loud_one_file_was_saved(sizes, scale):
     lam, table = torch.ones(len(sizes), dtype=torch.float64), torch.tensor([sizes], dtype=torch.float64)
     louder = table.clone()
     louder[0, 0] *= scale
-    before, after = mixing.equal_energy(lam, table) * table, mixing.equal_energy(lam, louder) * louder
+    before, after = modes.equal_energy(lam, table) * table, modes.equal_energy(lam, louder) * louder
     assert torch.allclose(after, before * scale ** (1 / len(sizes)))
 
 
@@ -59,7 +59,7 @@ def test_equal_energy_leaves_single_silent_and_noisy_adapters_alone():
     lam = torch.tensor([0.5, -2.0, 0.0], dtype=torch.float64)
     table = torch.tensor([[3.0, 0, 0], [0, 0, 0], [4.0, 1.0, 9.0], [4.0, 1e-9, 0]], dtype=torch.float64)
     expected = [[0.5, -2, 0], [0.5, -2, 0], [0.25, -4.0, 0], [0.5, -2, 0]]
-    assert torch.allclose(mixing.equal_energy(lam, table), torch.tensor(expected, dtype=torch.float64))
+    assert torch.allclose(modes.equal_energy(lam, table), torch.tensor(expected, dtype=torch.float64))
 
 
 @given(st.integers(0, 10_000))
@@ -68,7 +68,7 @@ def test_equal_energy_follows_a_permutation(seed):
     lam = torch.randn(4, generator=generator, dtype=torch.float64)
     table = torch.rand(3, 4, generator=generator, dtype=torch.float64) + 0.1
     order = torch.randperm(4, generator=generator)
-    assert torch.allclose(mixing.equal_energy(lam[order], table[:, order]), mixing.equal_energy(lam, table)[:, order])
+    assert torch.allclose(modes.equal_energy(lam[order], table[:, order]), modes.equal_energy(lam, table)[:, order])
 
 
 def test_ratios_and_limit_against_dense_matrices():
@@ -80,14 +80,14 @@ def test_ratios_and_limit_against_dense_matrices():
     flat = deltas.flatten(2)
     gram, weight_norms = flat @ flat.transpose(1, 2), weights.flatten(1).norm(dim=1)
 
-    ratios = mixing.ratios(coefficients, gram, weight_norms)
+    ratios = modes.ratios(coefficients, gram, weight_norms)
     dense = torch.einsum("lk,lkoi->loi", coefficients, deltas).flatten(1).norm(dim=1) / weight_norms
     assert torch.allclose(ratios[:4], dense[:4])
     assert ratios[4] == 0  # nothing to compare with
 
     limit = ratios[:4].median().item()
-    held = mixing.limited(coefficients, ratios, limit)
-    after = mixing.ratios(held, gram, weight_norms)
+    held = modes.limited(coefficients, ratios, limit)
+    after = modes.ratios(held, gram, weight_norms)
     assert torch.allclose(after, ratios.clamp(max=limit))
     within = ratios <= limit
     assert torch.equal(held[within], coefficients[within])

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from mixlora.mixlora_core.attention_masks import FromAttention, blurred
 from mixlora.mixlora_core.composition import Branch, Regional
 from mixlora.mixlora_core.errors import CompositionError
-from mixlora.mixlora_core.regions import SHARE, Regions, averages
-from mixlora.mixlora_core.words import naming
+from mixlora.mixlora_core.regions.attention_masks import FromAttention, blurred
+from mixlora.mixlora_core.regions.masks import SHARE, Regions, averages
+from mixlora.mixlora_core.regions.words import naming
 
 
 @pytest.mark.parametrize(("size", "cells"), [(8, 4), (8, 8), (4, 8), (9, 5), (5, 9), (64, 7), (1, 3)])

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from mixlora.mixlora_core.region_map import Heard, Trace, region_map, winners
-from mixlora.mixlora_core.router import LAYERS, MIXINGS, OUTPUTS, Block, Speaker, balance, feed_forwards, route
+from mixlora.mixlora_core.routing.region_map import Heard, Trace, region_map, winners
+from mixlora.mixlora_core.routing.router import LAYERS, MIXINGS, OUTPUTS, Block, Speaker, balance, feed_forwards, route
 from torch import nn
 
 EXPERTS, WIDTH, INNER = 3, 6, 8

@@ -11,11 +11,12 @@ import pytest
 import torch
 from mixlora.evaluation.jobs import EvaluationError
 from mixlora.evaluation.methods import method, policy
-from mixlora.mixlora_core import lora_file, router_file
 from mixlora.mixlora_core.errors import RouterError, TensorError
-from mixlora.mixlora_core.experts import share, strengths_of
-from mixlora.mixlora_core.hashes import of_file
-from mixlora.mixlora_core.router_file import KEY, Expert, Head, check_base
+from mixlora.mixlora_core.files import lora_file
+from mixlora.mixlora_core.files.hashes import of_file
+from mixlora.mixlora_core.routing import router_file
+from mixlora.mixlora_core.routing.experts import share, strengths_of
+from mixlora.mixlora_core.routing.router_file import KEY, Expert, Head, check_base
 from mixlora.mixlora_core.stack import StackEntry, StyleStack
 from safetensors.torch import load_file, save_file
 

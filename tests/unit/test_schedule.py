@@ -5,8 +5,8 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mixlora.mixlora_core.composition.schedule import AUTOMATIC, block_length, step_of, timetable
 from mixlora.mixlora_core.errors import CompositionError
-from mixlora.mixlora_core.schedule import AUTOMATIC, block_length, step_of, timetable
 
 LEVELS = st.lists(st.floats(0.01, 100), min_size=1, max_size=40, unique_by=lambda x: round(x, 2)).map(
     lambda levels: [*sorted(levels, reverse=True), 0.0]

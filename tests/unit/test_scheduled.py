@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mixlora.mixlora_core.composition.scheduled import Scheduled, Window
 from mixlora.mixlora_core.errors import CompositionError
-from mixlora.mixlora_core.scheduled import Scheduled, Window
 
 
 def table(composition, steps):

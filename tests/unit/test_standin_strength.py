@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mixlora.mixlora_core import hashes
-from mixlora.mixlora_core.lora_file import read
+from mixlora.mixlora_core.files import hashes
+from mixlora.mixlora_core.files.lora_file import read
 from mixlora.standin import strength
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file

@@ -1,7 +1,7 @@
 """The timetable as a person sees it."""
 
 import numpy as np
-from mixlora.mixlora_core.timetable import COLOURS, describe, picture
+from mixlora.mixlora_core.composition.timetable import COLOURS, describe, picture
 
 
 def test_text_says_who_speaks_when():

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from . import hashes
-from .errors import RouterError
-from .lora_file import Identity
+from ..errors import RouterError
+from ..files import hashes
+from ..files.lora_file import Identity
 from .router import FIRST, MEAN, OFF, SECOND
 
 if TYPE_CHECKING:
-    from .adapter import Adapter
+    from ..adapter import Adapter
+    from ..stack import StyleStack
     from .router_file import RouterFile
-    from .stack import StyleStack
 
 Factors = tuple[Tensor, Tensor, float]
 """(up (out, r), down (r, in), alpha / r), as in `families.Anatomy`."""

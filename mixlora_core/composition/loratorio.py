@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-from .composition import NEGATIVE, POSITIVE, Branch
-from .composition.base import only, some
-from .errors import CompositionError
+from ..errors import CompositionError
+from . import NEGATIVE, POSITIVE, Branch
+from .base import only, some
 from .fusion import Fusion, Moment
 
 NOISE, CLEAN = "noise", "clean"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .composition import Branch
+    from . import Branch
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import blocks
 
 if TYPE_CHECKING:
-    from .adapter import Adapter
+    from ..adapter import Adapter
 
 _known: weakref.WeakKeyDictionary[Any, dict[str, dict[str, weakref.ref[Any]]]] = weakref.WeakKeyDictionary()
 

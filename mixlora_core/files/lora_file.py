@@ -14,7 +14,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from .errors import TensorError, UnreadableFileError
+from ..errors import TensorError, UnreadableFileError
 
 CACHED_FILES = 8
 """How many files stay in memory. A rank-16 LoRA of SD 1.5 has 13 MB, one of SDXL 50 to 200 MB."""

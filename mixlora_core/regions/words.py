@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .prompt.names import file_names, telling, words
+from ..prompt.names import file_names, telling, words
 
 Positions = tuple[tuple[int, ...], ...]
 """For each adapter, the positions of its tokens in the encoded text, in order; empty where it is not named."""

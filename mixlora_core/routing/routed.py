@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import execution
-from .compose import matched
+from .. import execution
+from ..compose import matched
+from ..stack import StyleStack
 from .experts import strengths_of
 from .router_file import RouterFile
-from .stack import StyleStack
 
 if TYPE_CHECKING:
     from .region_map import Trace

@@ -17,11 +17,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from . import blocks, hashes
-from .errors import LearnedMixError
-from .lora_file import Identity, LoraFile
-from .stack import StyleStack
-from .writing import serialise, write_atomically
+from ..errors import LearnedMixError
+from ..files import hashes
+from ..files.lora_file import Identity, LoraFile
+from ..files.writing import serialise, write_atomically
+from ..stack import StyleStack
+from . import blocks
 
 FORMAT = "mixlora-learned-mix-1"
 _COEFFICIENTS = "coefficients"
@@ -145,8 +146,8 @@ def applied(model: Any, stack: StyleStack, mix: LearnedMix) -> Any:
     learned and not touched. Raises LearnedMixError for other adapters or another base, AdapterError for files that do
     not fit.
     """
-    from . import execution
-    from .compose import matched
+    from .. import execution
+    from ..compose import matched
 
     rows = mix.rows_for(stack)
     kind = _family(model)

@@ -12,13 +12,13 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from . import execution, low_rank
-from .adapter import Patch, PatchKey, Target
+from .. import execution, low_rank
+from ..adapter import Patch, PatchKey, Target
+from ..errors import AdapterError, TensorError
+from ..files.families import Anatomy
+from ..files.layouts import best_names
+from ..stack import StyleStack
 from .energy import WeightOf, applied
-from .errors import AdapterError, TensorError
-from .families import Anatomy
-from .layouts import best_names
-from .stack import StyleStack
 from .weighted_mix import HalfResult, MixPlan
 
 FORMATS = {"fp16": torch.float16, "fp32": torch.float32}

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from .errors import CompositionError
+from ..errors import CompositionError
 
 AUTOMATIC = 0
 """As a block's length: chosen from the number of steps."""

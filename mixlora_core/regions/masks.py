@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from .errors import CompositionError
+from ..errors import CompositionError
 
 SUM, SHARE = "sum", "share"
 OVERLAPS = (SUM, SHARE)

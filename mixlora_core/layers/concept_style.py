@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import blocks, execution
-from .adapter import Adapter, PatchKey
-from .compose import matched
-from .composition.layers import Contest, LayerTimetable, Rise, Span, balanced, switch_share
-from .errors import CompositionError
+from .. import execution
+from ..adapter import Adapter, PatchKey
+from ..compose import matched
+from ..composition.layers import Contest, LayerTimetable, Rise, Span, balanced, switch_share
+from ..errors import CompositionError
+from ..stack import CONCEPT, STYLE, StackEntry, StyleStack
+from . import blocks
 from .importance import LowRank, magnitude, rank_of
 from .splitting import split
-from .stack import CONCEPT, STYLE, StackEntry, StyleStack
 
 
 @dataclass(frozen=True)

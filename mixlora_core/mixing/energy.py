@@ -1,4 +1,4 @@
-"""How large each adapter's change of each weight is: Gram matrices for `mixing`, for every family that ComfyUI reads.
+"""How large each adapter's change of each weight is: Gram matrices for `modes`, for every family that ComfyUI reads.
 
 Plain low-rank pairs never become full matrices: with dW = s B A, <dW_i, dW_j> = s_i s_j sum((B_i^T B_j) * (A_i A_j^T)),
 r x r numbers instead of out x in. Any other family is materialised by ComfyUI's own `calculate_weight`. Families
@@ -15,9 +15,9 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from . import mixing
-from .adapter import Patch, PatchKey
-from .families import Anatomy, examine
+from ..adapter import Patch, PatchKey
+from ..files.families import Anatomy, examine
+from . import modes
 
 WeightOf = Callable[[PatchKey], Tensor]
 """A fresh fp32 copy of the model's own weight, on the device where the work is done."""
@@ -48,7 +48,7 @@ class LayerEnergies:
         if self._weight_norms is None:
             norms = [self._weight_of(key).norm().item() for key in self.layers]
             self._weight_norms = torch.tensor(norms, dtype=torch.float64)
-        found = mixing.ratios(coefficients, self.gram, self._weight_norms)
+        found = modes.ratios(coefficients, self.gram, self._weight_norms)
         for row, patches in enumerate(self._patches):
             if self._weight_norms[row] > 0 and not all(a.linear for a in _anatomies(patches).values()):
                 found[row] = self._applied(row, coefficients[row].tolist()) / self._weight_norms[row]

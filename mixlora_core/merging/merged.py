@@ -15,18 +15,18 @@ from typing import Any
 
 from comfy.weight_adapter import LoRAAdapter
 
-from . import execution
-from .adapter import Adapter, PatchKey
+from .. import execution
+from ..adapter import Adapter, PatchKey
+from ..files.families import examine
+from ..low_rank import Factors
+from ..mixing.saving import SavedMix, SaveSettings, save_plan
+from ..mixing.weighted_mix import HalfResult, MixPlan, MixSettings, apply, plan
+from ..stack import StyleStack
+from . import conflicts, ssr
 from .calibration import Calibrated, Layers, meetings_of
-from .families import examine
-from .low_rank import Factors
-from .merging import conflicts, ssr
-from .merging.layers import Left
-from .merging.null_space import NullSpaceSettings, kept_apart
-from .merging.ssr import SSRSettings
-from .saving import SavedMix, SaveSettings, save_plan
-from .stack import StyleStack
-from .weighted_mix import HalfResult, MixPlan, MixSettings, apply, plan
+from .layers import Left
+from .null_space import NullSpaceSettings, kept_apart
+from .ssr import SSRSettings
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .errors import CompositionError
+from ..errors import CompositionError
 
 ALL, BLOCK, ATTENTION, LAYER = "all", "block", "attention", "layer"
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .contact_sheet import INK, PAPER, Cell, Row, contact_sheet
-from .errors import RouterError
+from ..contact_sheet import INK, PAPER, Cell, Row, contact_sheet
+from ..errors import RouterError
 
 COLOURS = (
     (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233), (240, 228, 66),

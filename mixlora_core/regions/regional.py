@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
+from ..compose import composed
+from ..composition import Regional
+from ..errors import PromptError
+from ..mixing.weighted_mix import MixSettings, mix
+from ..stack import StyleStack
+from ..text import encode_naming
 from .attention_masks import FromAttention
-from .compose import composed
-from .composition import Regional
-from .errors import PromptError
-from .regions import Regions
-from .stack import StyleStack
-from .text import encode_naming
-from .weighted_mix import MixSettings, mix
+from .masks import Regions
 
 
 def by_hand(model: Any, clip: Any, stack: StyleStack, masks: Sequence[Tensor | None], overlap: str) -> tuple[Any, Any]:

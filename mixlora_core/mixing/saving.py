@@ -11,14 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import bases, execution, hashes, lora_file
-from .adapter import match, summarise
-from .description import objections
-from .errors import AdapterError, LoraNameError, StrengthError
+from .. import bases, execution
+from ..adapter import match, summarise
+from ..description import objections
+from ..errors import AdapterError, LoraNameError, StrengthError
+from ..files import hashes, lora_file
+from ..files.writing import serialise, write_atomically
+from ..stack import StyleStack, relative_parts
 from .mix_file import FORMATS, MixTensors, tensors_of
-from .stack import StyleStack, relative_parts
 from .weighted_mix import MixPlan, MixSettings, plan
-from .writing import serialise, write_atomically
 
 # Kind of base -> modelspec.architecture, ss_base_model_version, ss_v2: what A1111, Forge and LoRA managers ask for.
 _ARCHITECTURES = {

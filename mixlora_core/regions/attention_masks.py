@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-from .errors import CompositionError
-from .regions import Regions
+from ..errors import CompositionError
+from .masks import Regions
 
 Grid = tuple[int, int]
 

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import execution
-from .adapter import PatchKey
-from .errors import MergeError
-from .merging.layers import Left, Part, meetings
-from .merging.ssr import Statistics
-from .prompt.names import file_names, words
-from .stack import StackEntry, StyleStack
-from .weighted_mix import MixPlan, MixSettings, plan
+from .. import execution
+from ..adapter import PatchKey
+from ..errors import MergeError
+from ..mixing.weighted_mix import MixPlan, MixSettings, plan
+from ..prompt.names import file_names, words
+from ..stack import StackEntry, StyleStack
+from .layers import Left, Part, meetings
+from .ssr import Statistics
 
 Layers = Mapping[PatchKey, Sequence[Part]]
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .composition import Branch
-from .errors import CompositionError
+from ..errors import CompositionError
+from . import Branch
 from .schedule import steps_within
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import execution, mixing
-from .adapter import Adapter, Patch, PatchKey, match
+from .. import execution
+from ..adapter import Adapter, Patch, PatchKey, match
+from ..errors import StrengthError
+from ..stack import StyleStack
+from . import modes
 from .energy import LayerEnergies
-from .errors import StrengthError
-from .stack import StyleStack
 
 ROUNDS = 8
 """How often the limit looks again. One round is exact for all families that are proportional to their strength."""
@@ -25,15 +26,15 @@ ROUNDS = 8
 class MixSettings:
     """How strengths become coefficients. Raises StrengthError for what is no mode or no finite number."""
 
-    mode: str = mixing.SUM
+    mode: str = modes.SUM
     total: float = 1.0
     """For "sum to total": what the absolute strengths add up to."""
     limit: float = 0.0
     """Largest allowed ||change|| / ||W|| in a layer; 0 is no limit."""
 
     def __post_init__(self) -> None:
-        if self.mode not in mixing.MODES:
-            raise StrengthError(f"Mode {self.mode!r} is unknown; expected one of {', '.join(mixing.MODES)}.")
+        if self.mode not in modes.MODES:
+            raise StrengthError(f"Mode {self.mode!r} is unknown; expected one of {', '.join(modes.MODES)}.")
         if not math.isfinite(self.total):
             raise StrengthError(f"total is {self.total}; expected a finite number.")
         if not (math.isfinite(self.limit) and self.limit >= 0):
@@ -113,14 +114,14 @@ def _coefficients(
     # An adapter without weights on this half does not count on it, nor does one of strength 0.
     speaking = [index for index, strength in enumerate(strengths) if strength != 0 and patches[index]]
     asked = [strengths[index] for index in speaking]
-    coefficients = torch.tensor(mixing.shared(settings.mode, asked, settings.total), dtype=torch.float64)
+    coefficients = torch.tensor(modes.shared(settings.mode, asked, settings.total), dtype=torch.float64)
 
     layers = list(dict.fromkeys(key for index in speaking for key in patches[index]))
     table, before = coefficients.expand(len(layers), -1), None
-    if layers and (settings.mode == mixing.EQUAL_ENERGY or settings.limit > 0):
+    if layers and (settings.mode == modes.EQUAL_ENERGY or settings.limit > 0):
         energies = LayerEnergies([patches[index] for index in speaking], *execution.base_weights(owner))
-        if settings.mode == mixing.EQUAL_ENERGY:
-            table = mixing.equal_energy(coefficients, energies.norms)
+        if settings.mode == modes.EQUAL_ENERGY:
+            table = modes.equal_energy(coefficients, energies.norms)
         if settings.limit > 0:
             table, before = _within_limit(table, energies, settings.limit)
 
@@ -145,7 +146,7 @@ def _within_limit(coefficients: Tensor, energies: LayerEnergies, limit: float) -
     for _ in range(ROUNDS):
         if not (now > limit * (1 + 1e-6)).any():
             break
-        coefficients = mixing.limited(coefficients, now, limit)
+        coefficients = modes.limited(coefficients, now, limit)
         now = energies.ratios(coefficients)
     return coefficients, before
 

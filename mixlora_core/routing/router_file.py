@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import hashes, lora_file
-from .errors import RouterError
-from .lora_file import Identity, LoraFile
+from ..errors import RouterError
+from ..files import hashes, lora_file
+from ..files.lora_file import Identity, LoraFile
+from ..files.writing import serialise, write_atomically
 from .router import MIXINGS, RESTS
-from .writing import serialise, write_atomically
 
 KEY, FORMAT = "mixlora.router", 1
 _ROUTER = re.compile(r"router\.(.+)\.weight")
