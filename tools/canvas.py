@@ -26,6 +26,10 @@ SOCKETS: dict[str, tuple[Sockets, Sockets]] = {
         {"model": "MODEL", "clip": "CLIP", "stack": "STYLE_STACK", "lora_stack": "LORA_STACK"},
         {"model": "MODEL", "clip": "CLIP", "report": "STRING"},
     ),
+    "SaveMixedLoRA": (
+        {"model": "MODEL", "clip": "CLIP", "stack": "STYLE_STACK", "lora_stack": "LORA_STACK"},
+        {"lora_name": "STRING", "report": "STRING"},
+    ),
     "LoRAWeightsFromPrompt": (
         {"model": "MODEL", "clip": "CLIP", "stack": "STYLE_STACK", "lora_stack": "LORA_STACK"},
         {
@@ -72,7 +76,7 @@ SOCKETS: dict[str, tuple[Sockets, Sockets]] = {
 }
 OURS = {
     *("LoadStyleLoRA", "MixLoRAWeights", "LoRAWeightsFromPrompt", "LoRASwitchSampler", "LoRACompositeSampler"),
-    *("EncodeTextPerLoRA", "ApplyLoRARegions"),
+    *("EncodeTextPerLoRA", "ApplyLoRARegions", "SaveMixedLoRA"),
 }
 
 

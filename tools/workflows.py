@@ -136,6 +136,27 @@ def placed(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) ->
     return drawing.canvas
 
 
+def saved(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -> Canvas:
+    """Save Mixed LoRA: a blend that one likes, as one file."""
+    about = (
+        "# Save Mixed LoRA\n\nA blend that you like becomes one LoRA file, for any UI that loads LoRAs, and for "
+        "sharing. The picture shows the blend, the file gives the same one at strength 1.\n\n**Try**\n"
+        "- first the strengths, with *Save Mixed LoRA* bypassed (Ctrl-B), then the file\n"
+        "- *rank* 8: a smaller file, and the report says how far it is from the blend\n"
+        "- *Load Style LoRA* with the new file (press R to refresh the lists)\n"
+    )
+    drawing = Drawing(base, about)
+    stack = drawing.styles(strengths)
+    model, clip = Socket(drawing.checkpoint, "MODEL"), Socket(drawing.checkpoint, "CLIP")
+    mix = drawing.mix(stack, 1320)
+    add, values = drawing.canvas.add, ("sum", 1.0, 0.0, 0, "fp16", "mixlora/blend")
+    save = add("SaveMixedLoRA", (1780, 560, 400, 520), *values, model=model, clip=clip, stack=stack)
+    drawing.canvas.frame("4  The blend as one file", save)
+    prompts = drawing.prompts(1780, prompt, Socket(mix, "clip"))
+    drawing.painting("The picture", (2260, 0), "KSampler", (), prefix, model=Socket(mix, "model"), **prompts)
+    return drawing.canvas
+
+
 def compared(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -> Canvas:
     """Merge, Switch and Composite beside each other, with one seed."""
     about = (
@@ -157,6 +178,7 @@ def compared(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) 
 WORKFLOWS: dict[str, tuple[Callable[..., Canvas], str, dict[str, float]]] = {
     "MixLoRA": (mixed, VAN_GOGH, LOUD),
     "MixLoRA three styles": (mixed, THREE, EQUAL),
+    "Save Mixed LoRA": (saved, VAN_GOGH, LOUD),
     "LoRA Weights from Prompt": (prompted, SPOKEN, FULL),
     "LoRA Switch": (switched, THREE, FULL),
     "LoRA Composite": (composited, THREE, FULL),

@@ -39,9 +39,9 @@ def test_paints_its_pictures_and_reports(painted, name):
     assert [image.size for image in images] == [(128, 128)] * (3 if name.startswith("Merge") else 1)
     if name.startswith(("LoRA Composite", "LoRA Regions")):
         return  # they say nothing
-    (texts,) = painted[name].texts.values()
-    for style in STYLES:
-        assert f"standin_{style}" in texts[0]
+    for (text,) in painted[name].texts.values():
+        assert all(f"standin_{style}" in text for style in STYLES)
+    assert len(painted[name].texts) == (2 if name.startswith("Save") else 1)
 
 
 def test_switch_shows_its_timetable(painted):
@@ -61,6 +61,14 @@ def test_the_comparison_is_the_single_workflows(painted):
     for title, compared in (("LoRA Switch", switch), ("LoRA Composite", composite)):
         alone = np.asarray(picture(painted[f"{title} stand-in"]))
         assert np.abs(alone.astype(int) - compared).mean() < 1
+
+
+def test_what_was_saved_is_the_mix_beside_it(painted, loras):
+    """The picture is the plain workflow's with the same strengths, and the file that the report names is there."""
+    save, mix = painted["Save Mixed LoRA stand-in"], painted["MixLoRA stand-in"]
+    assert np.array_equal(np.asarray(picture(save)), np.asarray(picture(mix)))
+    (file,) = (loras / "mixlora").glob("blend*.safetensors")
+    assert any(file.name in text for (text,) in save.texts.values())
 
 
 @pytest.mark.usefixtures("trained")
