@@ -195,7 +195,10 @@ def measure(parts: Sequence[str], extent: Extent) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, prints the table, writes benchmarks/results/training-<device>.json where nothing was left out."""
+    """Measures, prints the table, writes benchmarks/results/training-<device>.json; parts alone have their names in it.
+
+    A quick look writes nothing.
+    """
     wanted = GPU if has_gpu() else Extent()
     parser = argparse.ArgumentParser(prog="bench-train", description="Measure the trainer and print the table.")
     add = parser.add_argument
@@ -219,8 +222,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows += style_rows()
     print(table(rows))
     enough = extent.steps >= wanted.steps and extent.rounds >= wanted.rounds and extent.depth == wanted.depth
-    if enough and set(given.only) == set(PARTS) and extent.sizes == wanted.sizes:
-        print(f"written: {write_results('training', rows, FOLDER)}")
+    if enough and extent.sizes == wanted.sizes:
+        parts = [part for part in PARTS if part in given.only]
+        topic = "training" if len(parts) == len(PARTS) else "-".join(["training", *parts])
+        print(f"written: {write_results(topic, rows, FOLDER)}")
     return 0
 
 

@@ -7,9 +7,12 @@ another takes its place; a job is in one pair of hands at a time, so nothing is 
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -42,7 +45,8 @@ class Cluster:
         except ImportError as error:
             raise EvaluationError("--ray needs Ray: pip install ray, or leave --ray out.") from error
         try:
-            ray.init(address=self._address or None, log_to_driver=False, include_dashboard=False)
+            with _own_signals():
+                ray.init(address=self._address or None, log_to_driver=False, include_dashboard=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise EvaluationError(f"Ray cannot be reached at {self._address or 'this machine'} ({error}).") from error
         self._ray = ray
@@ -117,6 +121,17 @@ class Cluster:
             ) from error
         print(f"a worker was lost, another takes its place ({str(error).strip().splitlines()[0]})", flush=True)
         return self._start()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """SIGTERM does after the block what it did before: Ray's own handler would lose the pictures in hand."""
+    former = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if former is not None and threading.current_thread() is threading.main_thread():  # elsewhere Ray sets none
+            signal.signal(signal.SIGTERM, former)
 
 
 def _worker_class() -> type:

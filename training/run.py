@@ -54,6 +54,9 @@ class Run:
         self.layout = layout
         self.lora = self.adapter()
         self.optimizer = make_optimizer(self.lora.flat, settings)
+        # Summed in twice the digits: then it does not matter which process adds up which batches, and in what order.
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        self._total = torch.zeros_like(self.lora.gradient, dtype=wide)
         self.ema = self.lora.flat.detach().clone() if settings.ema else None
         self.losses: list[float] = []
         self.samples = samples.to(device, base.dtype)
@@ -96,7 +99,7 @@ class Run:
         """
         settings, world = self.settings, self.world
         report = torch.zeros(settings.global_batch + 2, device=self.base.device)  # losses, stopped, failed
-        self.lora.gradient.zero_()
+        self._total.zero_()
         with self.telling_others():
             for batch in range(world.rank, settings.accumulate, world.size):
                 if stop():
@@ -104,10 +107,12 @@ class Run:
                     break
                 drawn = self.draws.batch_at(self.step * settings.accumulate + batch)
                 losses = self.training_losses(drawn)
+                self.lora.gradient.zero_()
                 self.lora.backward(losses.mean() * (self.loss_scale / settings.accumulate))
+                self._total.add_(self.lora.gradient)
                 report[batch * settings.batch :][: settings.batch] = losses.detach()
-        world.sum_(report, self.lora.gradient)
-        self.lora.gradient.div_(self.loss_scale)
+        world.sum_(report, self._total)
+        self.lora.gradient.copy_(self._total.div_(self.loss_scale))
         norm = torch.linalg.vector_norm(self.lora.gradient)
         *losses, stopped, failed, norm = torch.cat([report, norm[None]]).tolist()
         if failed:
@@ -126,7 +131,7 @@ class Run:
             if self.step < self.settings.steps:
                 report = torch.zeros(self.settings.global_batch + 2, device=self.base.device)
                 report[-1] = 1
-                self.world.sum_(report, self.lora.gradient)
+                self.world.sum_(report, self._total)
             raise
 
     def update(self, losses: list[float], norm: float) -> float:

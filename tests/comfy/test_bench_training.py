@@ -103,10 +103,11 @@ def test_ratios_are_of_the_fastest_steps_and_a_part_is_not_the_table(task, fast,
     for name in ("file_rows", "resume_rows"):
         monkeypatch.setattr(training_exactness, name, lambda *_: [])
     monkeypatch.setattr(training_processes, "process_rows", lambda *_: [])
-    parts = (["--only", "file"], ["--side=8"], ["--rounds=1"], ["--depth=two levels"])
-    for arguments, count in (([], 1), *((part, 0) for part in parts)):
+    looks = (["--side=8"], ["--rounds=1"], ["--depth=two levels"])
+    topics = (([], ["training"]), (["--only", "speed", "file"], ["training-file-speed"]))
+    for arguments, expected in (*topics, *((look, []) for look in looks)):
         written.clear()
-        assert training.main(arguments) == 0 and len(written) == count
+        assert training.main(arguments) == 0 and [topic for topic, *_ in written] == expected
     assert "512 px, batch 1: ours / kohya's way (CLIP in each batch)" in capsys.readouterr().out
 
 

@@ -208,9 +208,10 @@ def test_two_workers_of_which_one_is_killed_lose_nothing(painted, tmp_path):
     pytest.importorskip("ray")
     from mixlora.evaluation.cluster import Cluster
 
-    killed, seen = [], []
+    killed, seen, at_sigterm = [], [], signal.getsignal(signal.SIGTERM)
     jobs = painted.plan.jobs()
     with open_results(tmp_path) as store, Cluster(painted.plan.testbed, "local", workers=2) as cluster:
+        assert signal.getsignal(signal.SIGTERM) is at_sigterm, "Ray has its own, which loses the picture in hand"
 
         def source(jobs, stop):
             for done in cluster.paint(jobs, stop):
