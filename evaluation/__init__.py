@@ -19,7 +19,7 @@
     cli.py                       `python -m mixlora.evaluation`: run, judge, report, rate, ...
     chain.py, check.py           `make testbed`: one after the other; is everything there?
     tuning.py                    strengths of a set by search, on scenes that no plan judges
-    experiments.py, evidence.py  the tables of docs/evidence.md
+    experiments.py, goals.py, evidence.py   the tables of docs/evidence.md, and numbers with their goals
     exchange.py                  scores to a small file, and from one
     plans/                       the plans of the experiments
 

@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..benchmarks.results import FOLDER, Row, write_results
+from ..benchmarks.results import FOLDER, write_results
 from ..mixlora_core.files.writing import write_atomically
 from ..standalone import ROOT
 from .chain import PLANS
-from .experiments import EXPERIMENTS, numbers
+from .experiments import EXPERIMENTS
 from .findings import Findings
+from .goals import KEPT
 from .jobs import EvaluationError
 from .plan import read_plan
 from .planned import Plan
@@ -21,8 +22,6 @@ from .report import existing_results
 from .store import Store
 from .tables import markdown
 
-KEPT = "full"
-"""The experiment whose numbers are also kept as a benchmark's are."""
 DOCUMENT = ROOT / "docs" / "evidence.md"
 _PLACE = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=Path("evaluation_output") / "standin", metavar="FOLDER")
     parser.add_argument("--document", type=Path, default=DOCUMENT, metavar="FILE", help="default: docs/evidence.md")
     parser.add_argument(
-        "--benchmarks", type=Path, default=FOLDER, metavar="FOLDER", help="where the full plan's numbers go"
+        "--benchmarks", type=Path, default=FOLDER, metavar="FOLDER", help="where numbers of full and methods go"
     )
 
 
@@ -42,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if unknown := [name for name in arguments.plans if name not in EXPERIMENTS]:
         raise EvaluationError(f"{unknown[0]!r} is no experiment; expected some of {', '.join(EXPERIMENTS)}.")
     tables: dict[str, str] = {}
-    rows: list[Row] = []
+    kept: list[Path] = []
     with existing_results(arguments.results) as store:
         for name in arguments.plans or EXPERIMENTS:
             plan = read_plan(PLANS / f"{name}.toml")
@@ -51,14 +50,14 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"{name}: nothing painted and judged yet")
                 continue
             tables |= written(name, findings)
-            rows += [Row(what, value) for what, value in numbers(findings)] if name == KEPT else []
+            if name in KEPT:
+                topic, rows = KEPT[name]
+                kept.append(write_results(topic, rows(findings), arguments.benchmarks))
             print(f"{name}: {basis(findings)}")
     if not tables:
         return 1
     write_tables(arguments.document, tables)
-    print(arguments.document)
-    if rows:
-        print(write_results("evidence", rows, arguments.benchmarks))
+    print(*(arguments.document, *kept), sep="\n")
     return 0
 
 

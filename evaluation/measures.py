@@ -56,8 +56,8 @@ KNOWN = (
     ),
     Measure(
         "oracle", "quality", "soundness",
-        "How sound the picture is: 1 is like a typical drawn picture of this world, 0 is destroyed. It says nothing "
-        "about what is in the picture.", tie=0.02, span=(0.0, 1.0),
+        "How sound the picture is: 1 is as sound as a typical picture by one LoRA alone, 0 is destroyed. It says "
+        "nothing about what is in the picture.", tie=0.02, span=(0.0, 1.0),
     ),
     Measure(
         "oracle", "unasked", "not asked for",

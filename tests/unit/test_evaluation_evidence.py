@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from mixlora.evaluation import cli, evidence, experiments
+from mixlora.evaluation import cli, evidence, experiments, goals
 from mixlora.evaluation.chain import PLANS
 from mixlora.evaluation.experiments import EXPERIMENTS
 from mixlora.evaluation.findings import Findings
@@ -63,7 +63,8 @@ def test_tables_are_written_from_results_and_the_prose_stays(few, tmp_path, monk
     document = tmp_path / "evidence.md"
     before = evidence.DOCUMENT.read_text("utf-8")
     document.write_text(before, "utf-8")
-    options = ["--results", str(tmp_path), "--document", str(document), "--benchmarks", str(tmp_path / "numbers")]
+    numbers = tmp_path / "numbers"
+    options = ["--results", str(tmp_path), "--document", str(document), "--benchmarks", str(numbers)]
     Store(tmp_path).close()
     assert cli.main(["evidence", *options]) == 1
     assert "tau: nothing painted and judged yet" in capsys.readouterr().out and document.read_text("utf-8") == before
@@ -81,10 +82,29 @@ def test_tables_are_written_from_results_and_the_prose_stays(few, tmp_path, monk
             assert re.search(r"\*\d+ sets.*95 % intervals", content), table
     content = after.partition("<!-- table: lambda-share -->")[2].partition("<!-- end -->")[0]
     assert content == before.partition("<!-- table: lambda-share -->")[2].partition("<!-- end -->")[0]
-    rows = {row["name"]: row["value"] for row in json.loads(next((tmp_path / "numbers").iterdir()).read_text())["rows"]}
+    kept = {path.stem.rpartition("-")[0]: json.loads(path.read_text())["rows"] for path in numbers.iterdir()}
+    assert sorted(kept) == ["methods", "testbed-evidence"]
+    rows = {row["name"]: row["value"] for row in kept["testbed-evidence"]}
     low, value, high = (rows[f"composite: elements there (%){end}"] for end in (", 95 % from", "", ", 95 % to"))
     assert 0 <= low < value < high <= 100
     assert "composite minus merge: soundness, 95 % from" in rows and not any("τ" in name for name in rows)
+
+
+def test_goals_are_about_the_best_method_that_is_cheap_enough(tmp_path):
+    """Of five elements ssr has four, the merge two, Switch three, Composite, which costs most, and centred all."""
+    sets = [ElementSet(f"five {number}", "north", ("tower", "frost", "ink", "gate", "rain")) for number in range(4)]
+    methods = {"no LoRA": Method("none"), "ssr": Method("ssr"), "centred": Method("centred"), **made.METHODS}
+    there = {"none": 0, "merge": 2, "switch": 3, "ssr": 4, "centred": 5, "composite": 5}
+
+    def seen(job, element):
+        return float(job.set.elements.index(element) < there[job.method.kind])
+
+    found = findings_of(tmp_path, methods, sets, seen)
+    first, second = (row for row in goals.methods(found) if row.goal is not None)
+    assert first.name == ("N = 5: best one-pass method (ssr) minus switch, elements there (points), 95 % from")
+    assert (first.value, first.holds) == (pytest.approx(20), True)
+    assert "method at no more than 2 x plain cost (centred) minus composite" in second.name
+    assert (second.value, second.holds) == (0, False), "as good is not better"
 
 
 def test_partial_results_say_so(few, tmp_path):
