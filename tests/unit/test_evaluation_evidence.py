@@ -13,6 +13,7 @@ from mixlora.evaluation.chain import PLANS
 from mixlora.evaluation.experiments import EXPERIMENTS
 from mixlora.evaluation.findings import Findings
 from mixlora.evaluation.jobs import ElementSet, EvaluationError, Method
+from mixlora.evaluation.methods import method
 from mixlora.evaluation.plan import read_plan
 from mixlora.evaluation.reading import read
 from mixlora.evaluation.store import Store
@@ -93,7 +94,8 @@ def test_tables_are_written_from_results_and_the_prose_stays(few, tmp_path, monk
 def test_goals_are_about_the_best_method_that_is_cheap_enough(tmp_path):
     """Of five elements ssr has four, the merge two, Switch three, Composite, which costs most, and centred all."""
     sets = [ElementSet(f"five {number}", "north", ("tower", "frost", "ink", "gate", "rain")) for number in range(4)]
-    methods = {"no LoRA": Method("none"), "ssr": Method("ssr"), "centred": Method("centred"), **made.METHODS}
+    kinds = {"no LoRA": "none"} | {kind: kind for kind in ("ssr", "centred", "merge", "switch", "composite")}
+    methods = {label: method(kind, {}, 1.0) for label, kind in kinds.items()}
     there = {"none": 0, "merge": 2, "switch": 3, "ssr": 4, "centred": 5, "composite": 5}
 
     def seen(job, element):
