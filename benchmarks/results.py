@@ -33,7 +33,7 @@ class Row:
         """Whether the goal is reached; None where there is none. A value that is no number reaches no goal."""
         if self.goal is None:
             return None
-        return self.value <= self.goal if self.at_most else self.value >= self.goal
+        return bool(self.value <= self.goal if self.at_most else self.value >= self.goal)  # of numpy's they are none
 
     @property
     def goal_text(self) -> str | None:

@@ -1,9 +1,11 @@
 """What the benchmarks make of their seconds; nothing is timed here."""
 
+import json
 from typing import Any
 
+import numpy as np
 import pytest
-from mixlora.benchmarks import runner, sampling
+from mixlora.benchmarks import results, runner, sampling
 
 from . import evaluation_findings as made
 
@@ -29,3 +31,9 @@ def test_a_full_plan_is_made_up_and_read_back(tmp_path):
     (row,) = runner.reading_rows(planned)
     assert row.name.endswith(f"report of {len(made.jobs())} pictures (s)")
     assert row.value > 0 and row.at_most
+
+
+def test_numbers_of_numpy_are_written(tmp_path):
+    path = results.write_results("made-up", [results.Row("mean", np.float32(0.5), 0.4)], tmp_path)
+    (row,) = json.loads(path.read_text())["rows"]
+    assert row == {"name": "mean", "value": 0.5, "goal": ">= 0.4", "holds": True}
