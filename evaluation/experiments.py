@@ -153,6 +153,7 @@ def listed(label: str) -> str:
 
 
 EXPERIMENTS: Mapping[str, Mapping[str, Build]] = {
+    "alone": {"alone": sections.headline},
     "full": {
         "full-methods": sections.headline,
         "full-against-merge": lambda findings: sections.differences(findings, "merge"),
