@@ -182,4 +182,4 @@ def test_a_document_without_places_is_an_error(tmp_path):
 
 def test_an_unknown_experiment(capsys):
     assert cli.main(["evidence", "tow"]) == 1
-    assert "'tow' is no experiment; expected some of full, tau" in capsys.readouterr().err
+    assert "'tow' is no experiment; expected some of alone, full, tau" in capsys.readouterr().err
