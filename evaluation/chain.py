@@ -23,6 +23,7 @@ MEASURES = {
     "all": ("everything asked for is there (%)", 100.0),
     "unasked": ("elements there that were not asked for", 1.0),
     "quality": ("quality (0 to 1)", 1.0),
+    "overloaded": ("overloaded pictures (%)", 100.0),
 }
 
 

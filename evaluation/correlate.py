@@ -28,7 +28,7 @@ Numbers = Mapping[str, Sequence[float]]
 """By judge: a number for each rating, no number where it has none."""
 ANY = "score"
 """What a judge calls a number that is about the picture as a whole."""
-OF_ASPECT = {"quality": IMAGE}
+OF_ASPECT = {"quality": IMAGE, "overloaded": IMAGE}
 """Our measures that are about one aspect; the others are held against both."""
 EXPLAINED = (
     "Pooled: over all pictures, so that a judge is rewarded for knowing which prompts are easy. Within prompts: every "

@@ -170,7 +170,7 @@ EXPERIMENTS: Mapping[str, Mapping[str, Build]] = {
         "many-quality": by_size("quality"),
         "many-cost": sections.cost_by_size,
     },
-    "lambda": {"lambda-share": grid("share"), "lambda-quality": grid("quality")},
+    "lambda": {f"lambda-{name}": grid(name) for name in ("share", "overloaded", "quality")},
     "steps": {
         "steps-share": grid("share"),
         "steps-quality": grid("quality"),

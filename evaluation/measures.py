@@ -60,6 +60,11 @@ KNOWN = (
         "nothing about what is in the picture.", tie=0.02, span=(0.0, 1.0),
     ),
     Measure(
+        "oracle", "overloaded", "overloaded",
+        "The share of the pictures that too much of the LoRAs broke to pieces: patches instead of a scene. Nothing "
+        "counts as there in them. Fewer are better.", higher=False, **_PERCENT,
+    ),
+    Measure(
         "oracle", "unasked", "not asked for",
         "How many elements the oracle sees that nobody asked for, per picture. Fewer is better.", higher=False,
     ),

@@ -14,6 +14,7 @@ from PIL import Image
 
 from .findings import PRESENT, Findings
 from .jobs import EvaluationError
+from .reading import Reading
 from .tables import markdown_row
 from .testbeds import draw
 
@@ -205,9 +206,15 @@ def _print(findings: Findings, label: str, place: int) -> Print:
         by_name = {one.name: seen[at] for at, one in enumerate(reading.elements)}
         asked = [name for name in reading.cases[place].set.elements if not np.isnan(by_name[name])]
         lost = tuple(name.replace("_", " ") for name in asked if by_name[name] <= PRESENT) if asked else None
-    sound = reading.values.get(("oracle", "quality"))
-    note = f"soundness {sound[row, place]:.2f}" if sound is not None and not np.isnan(sound[row, place]) else ""
-    return Print(label, thumbnail(file) if file else "", lost, note, file)
+    return Print(label, thumbnail(file) if file else "", lost, _note(reading, row, place), file)
+
+
+def _note(reading: Reading, row: int, place: int) -> str:
+    """That a picture is overloaded, which is why it lost everything, or else how sound it is."""
+    overloaded, sound = (reading.values.get(("oracle", name)) for name in ("overloaded", "quality"))
+    if overloaded is not None and overloaded[row, place] > PRESENT:
+        return "overloaded"
+    return f"soundness {sound[row, place]:.2f}" if sound is not None and not np.isnan(sound[row, place]) else ""
 
 
 def in_markdown(strip: Strip, folder: Path) -> str:

@@ -17,6 +17,7 @@ from .oracle import new_network
 from .oracle_training import decode, fit
 from .quality import calibrated
 from .scenes import Scene, random_scene
+from .soundness import Overload
 from .weights import committed_autoencoder
 from .workshop import render_all
 
@@ -74,7 +75,8 @@ def train_element_oracle(
     fit(network, loss_of, rendered, seen, work / "elements.safetensors", steps, seed)
     drawn = real_pictures(work)
     known, held_out = drawn[: 3 * len(drawn) // 4], drawn[3 * len(drawn) // 4 :]
-    oracle = ElementOracle(network.eval(), calibrated(network.eval(), known, held_out))  # until there are adapters
+    quality = calibrated(network.eval(), known, held_out)
+    oracle = ElementOracle(network, quality, Overload.unknown())  # both until there are adapters
     oracle.save(path)
     return oracle
 
@@ -85,9 +87,9 @@ def real_pictures(work: Path) -> np.ndarray:
     return decode(committed_autoencoder(), drawn, work / "elements-real-decoded.npy")
 
 
-def balanced_accuracy(present: np.ndarray, chosen: Sequence[Composition]) -> dict[str, float]:
+def balanced_accuracy(recognised: np.ndarray, chosen: Sequence[Composition]) -> dict[str, float]:
     """For each element, the mean of how often it is seen where it is and not seen where it is not; in 0..1."""
-    there, seen = labels(chosen).numpy() > 0.5, present > 0.5
+    there, seen = labels(chosen).numpy() > 0.5, recognised > 0.5
     return {
         name: float((seen[there[:, k], k].mean() + 1 - seen[~there[:, k], k].mean()) / 2)
         for k, name in enumerate(ELEMENTS)

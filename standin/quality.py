@@ -14,11 +14,13 @@ import torch
 from scipy.stats import spearmanr
 
 from .damage import KINDS, damaged
-from .element_oracle import ElementOracle, Quality, texture
+from .element_oracle import ElementOracle
 from .elements import TRIGGERS
 from .oracle import Network, as_batch
+from .overload import fitted
 from .sampling import Painter, Shot
 from .scenes import LANDS, TIMES, Scene
+from .soundness import Quality, texture
 
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Of the damage that quality is held against."""
@@ -39,11 +41,15 @@ def alone(painter: Painter, first_seed: int = CALIBRATION) -> dict[str, np.ndarr
     return {name: painter.paint(one, f"{name or 'no adapter'} alone") for name, one in shots.items()}
 
 
-def recalibrate(oracle: ElementOracle, drawn: np.ndarray, painted: np.ndarray) -> ElementOracle:
-    """The same oracle with its quality from drawn and painted pictures; every fourth painted one says what is sound."""
-    held = np.arange(len(painted)) % 4 == 3
-    known = np.concatenate([drawn, painted[~held]])
-    return ElementOracle(oracle.network, calibrated(oracle.network, known, painted[held]))
+def recalibrate(oracle: ElementOracle, drawn: np.ndarray, painted: np.ndarray, overloaded: np.ndarray) -> ElementOracle:
+    """The same oracle with its soundness from drawn, painted and overloaded pictures, uint8.
+
+    Every fourth sound one is held out, and says how far away is still sound.
+    """
+    held, drawn_held = (np.arange(len(some)) % 4 == 3 for some in (painted, drawn))
+    quality = calibrated(oracle.network, np.concatenate([drawn, painted[~held]]), painted[held])
+    known, others = np.concatenate([drawn[~drawn_held], painted[~held]]), [drawn[drawn_held], painted[held]]
+    return ElementOracle(oracle.network, quality, fitted(oracle.network, known, np.concatenate(others), overloaded))
 
 
 @torch.no_grad()

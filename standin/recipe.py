@@ -1,8 +1,7 @@
 """`python -m mixlora.standin.recipe`: trains all of the stand-in from a seed; killed, it goes on where it was.
 
-Autoencoder, UNet, base weights, the two oracles, checkpoint, adapters, in this order, then what the
-second oracle calls sound. Hours on two cores, minutes on a
-GPU.
+Autoencoder, UNet, base weights, the two oracles, checkpoint, adapters, in this order, then what the second oracle calls
+sound. Hours on two cores, minutes on a GPU.
 """
 
 from __future__ import annotations
@@ -92,19 +91,21 @@ def train_adapters(work: Path, only: Sequence[str] = ()) -> None:
 
 
 def calibrate_quality(work: Path) -> None:
-    """What the testbed's oracle calls sound, from what the adapters paint alone."""
+    """What the testbed's oracle calls sound and overloaded, from what the adapters paint alone and from too much."""
     import numpy as np
 
     from .build import NAME, build_checkpoint
     from .element_oracle import WEIGHTS, ElementOracle
     from .element_training import real_pictures
-    from .quality import alone, recalibrate
+    from .overload import overloaded
+    from .quality import CALIBRATION, alone, recalibrate
     from .sampling import Painter
     from .weights import adapter_file
 
     painter = Painter(build_checkpoint(work / NAME), {name: adapter_file(name) for name in ELEMENTS}, work / "alone")
     painted = np.concatenate(list(alone(painter).values()))
-    recalibrate(ElementOracle.load(), real_pictures(work), painted).save(WEIGHTS)
+    broken = overloaded(painter, CALIBRATION, singles=3, sums=8)
+    recalibrate(ElementOracle.load(), real_pictures(work), painted, broken).save(WEIGHTS)
 
 
 _STAGES: dict[str, Callable[..., object]] = {

@@ -29,6 +29,11 @@ class Reading(Protocol):
         """0..1, (n,)."""
         ...
 
+    @property
+    def overloaded(self) -> np.ndarray:
+        """0..1, (n,): above 0.5 adapters broke the picture to pieces."""
+        ...
+
 
 Read = Callable[[np.ndarray], Reading]
 """Pictures, uint8 (n, height, width, 3) -> a reading."""
@@ -61,9 +66,11 @@ def judge(
             reading = read(np.stack([pixels(there[key].path) for key in keys]))
         except ValueError as error:  # another size than the stand-in's, or several
             raise EvaluationError(f"Some of {there[keys[0]].path} and the next {len(keys) - 1}: {error}") from error
-        for key, present, quality in zip(keys, reading.present, reading.quality, strict=True):
+        columns = (reading.present, reading.quality, reading.overloaded)
+        for key, present, quality, overloaded in zip(keys, *columns, strict=True):
             found = dict(zip(names, present.tolist(), strict=True))
-            store.add_scores(key, NAME, scores(found, there[key].job.set.elements, float(quality)))
+            asked = there[key].job.set.elements
+            store.add_scores(key, NAME, scores(found, asked, float(quality), float(overloaded)))
             note_version(store, key, version)  # after the scores: a kill between the two repeats them
         outcome.judged += len(keys)
         done(outcome.judged, len(todo))
@@ -84,8 +91,10 @@ def _stamp(key: str) -> str:
     return hashlib.sha256(f"{NAME} {key}".encode()).hexdigest()
 
 
-def scores(present: dict[str, float], asked: Sequence[str], quality: float) -> dict[tuple[str, str], float]:
-    """A picture's scores from the probability of every element; one that is more probable than not counts as there."""
+def scores(
+    present: dict[str, float], asked: Sequence[str], quality: float, overloaded: float
+) -> dict[tuple[str, str], float]:
+    """A picture's scores from its probabilities; what is more probable than not counts as so."""
     seen = {name for name, probability in present.items() if probability > 0.5}
     hits = len(seen.intersection(asked))
     return {
@@ -94,4 +103,5 @@ def scores(present: dict[str, float], asked: Sequence[str], quality: float) -> d
         ("share", ""): hits / len(asked),
         ("unasked", ""): float(len(seen.difference(asked))),
         ("quality", ""): quality,
+        ("overloaded", ""): float(overloaded > 0.5),
     }

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from mixlora.standin import element_training, oracle_training, workshop
+from mixlora.standin.build import NAME, build_checkpoint
 from mixlora.standin.damage import damaged
 from mixlora.standin.element_oracle import WEIGHTS, ElementOracle
 from mixlora.standin.element_training import (
@@ -13,8 +14,11 @@ from mixlora.standin.element_training import (
 )
 from mixlora.standin.oracle_training import decode
 from mixlora.standin.quality import by_damage, falls_with_damage, recalibrate
-from mixlora.standin.weights import committed_autoencoder
+from mixlora.standin.sampling import Painter, Shot
+from mixlora.standin.weights import adapter_file, committed_autoencoder
 from safetensors.torch import load_file
+
+NORTH = ["castle", "snow", "balloon"]
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +29,21 @@ def seen(tmp_path_factory):
 
 
 def test_it_still_sees_the_elements(seen):
-    right = balanced_accuracy(ElementOracle.load().read(seen[1]).present, seen[0])
+    right = balanced_accuracy(ElementOracle.load().read(seen[1]).recognised, seen[0])
     assert np.mean(list(right.values())) > 0.97, right
+
+
+def test_sound_pictures_are_not_overloaded_and_far_too_strong_adapters_overload(seen, tmp_path):
+    oracle = ElementOracle.load()
+    assert (oracle.read(seen[1]).overloaded > 0.5).mean() < 0.05
+    painter = Painter(build_checkpoint(tmp_path / NAME), {n: adapter_file(n) for n in NORTH}, tmp_path, say=str)
+    shots = [
+        Shot(tuple((name, strength) for name in names), "a hill landscape at day, a castle, in the snow", 3)
+        for names, strength in ((["castle"], 1.0), (["snow"], 1.0), (NORTH, 2.0))
+    ]
+    reading = oracle.read(painter.paint(shots, "some"))
+    assert (reading.overloaded > 0.5).tolist() == [False, False, True]
+    assert not reading.elements[2] and reading.quality[2] < 0.5
 
 
 def test_quality_falls_with_every_kind_of_damage(seen):
@@ -38,7 +55,7 @@ def test_quality_falls_with_every_kind_of_damage(seen):
 def test_what_single_adapters_paint_is_sound(seen):
     """Soft pictures, as of a soft style, are far from all that is drawn; once known, they read sound."""
     oracle, soft = ElementOracle.load(), damaged(seen[1], "blur", 0.6)
-    again = recalibrate(oracle, seen[1], soft)
+    again = recalibrate(oracle, seen[1], soft, damaged(seen[1], "torn tiles", 1.0))
     assert again.read(soft[3::4]).quality.mean() > oracle.read(soft[3::4]).quality.mean() + 0.2
     assert again.network is oracle.network
     torn = damaged(soft, "torn tiles", 1.0)

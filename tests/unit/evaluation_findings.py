@@ -94,6 +94,7 @@ def judge(store: Store, job: Job, seen: Seen = seen, quality: float | None = Non
         ("share", ""): hits / len(present),
         ("all", ""): float(hits == len(present)),
         ("unasked", ""): float(chance(job.key, "unasked") < 0.2),
+        ("overloaded", ""): float(chance(job.key, "overloaded") < 0.1),
         ("quality", ""): 0.5 + 0.4 * chance(job.key, "quality") if quality is None else quality,
     }
     store.add_scores(job.key, "oracle", values)

@@ -110,7 +110,7 @@ def test_our_judges_are_held_against_people_too(judged, capsys):
     with Store(judged / "found") as store:
         ours = correlate.stored(ratings.read(judged / "results.json"), store)
     assert set(ours["composition"]) == {"oracle, share", "oracle, all", "oracle, unasked", "mine, taste"}
-    assert set(ours["image"]) == set(ours["composition"]) | {"oracle, quality", "vlm:m, quality"}
+    assert set(ours["image"]) == set(ours["composition"]) | {"oracle, quality", "oracle, overloaded", "vlm:m, quality"}
     assert ours["composition"]["oracle, share"][:3] == [0.0, 0.5, 1.0]
     assert ours["image"]["vlm:m, quality"][:3] == pytest.approx([3.5, float("nan"), 8.0], nan_ok=True)
     assert cli.main(["correlate", str(judged / "results.json"), "--results", str(judged / "found")]) == 0

@@ -12,7 +12,7 @@ from mixlora.evaluation.methods import method, policy
 from mixlora.evaluation.painting import Painter
 from mixlora.evaluation.policies.layers import _mix_for, at_once
 from mixlora.evaluation.testbeds import ROLES, StandinTestbed
-from mixlora.evaluation.tuning import PRODUCT, Score, fitting_prompts, mix_of, the_set
+from mixlora.evaluation.tuning import PRODUCT, Case, Score, each_its_own, fitting_prompts, mix_of, other_cases, the_set
 from mixlora.mixlora_core.errors import AdapterError
 from mixlora.mixlora_core.files import lora_file
 from mixlora.mixlora_core.layers.learned_mix import read
@@ -135,7 +135,24 @@ def test_the_score_is_what_the_oracle_sees(testbed, tmp_path):
         return SimpleNamespace(present=present, quality=np.full(len(pictures), 0.5))
 
     known, mix = ("snow", "moon", "tower"), tmp_path / "tried.safetensors"
-    score = Score(testbed, CHOSEN, ["a", "b"], mix, paint, look, known)
+    cases = [Case(CHOSEN, "a", 900_000), Case(CHOSEN, "b", 900_001)]
+    score = Score(testbed, cases, each_its_own, mix, paint, look, known)
     assert score((0.5, 0.25)) == pytest.approx(0.375) and score((1.0, 0.5)) == pytest.approx(0.75)
     assert seeds == [("a", 900_000), ("b", 900_001)] * 2
-    assert Score(testbed, CHOSEN, ["a"], mix, paint, look, known, PRODUCT)((0.5, 0.25)) == pytest.approx(0.1875)
+    sound = Score(testbed, cases[:1], each_its_own, mix, paint, look, known, PRODUCT)
+    assert sound((0.5, 0.25)) == pytest.approx(0.1875)
+    turned = Score(testbed, cases[:1], lambda chosen, values: (values[0], 0.0), mix, paint, look, known)
+    assert turned((0.5,)) == pytest.approx(0.25), "one number for both, of which the second makes nothing"
+
+
+def test_sets_to_tune_on_are_none_of_the_judged_ones():
+    testbed = StandinTestbed()
+    judged = [one for one in testbed.sets if one.size == 5][:40]
+    cases = other_cases(testbed, judged, 8)
+    assert len({one.chosen.name for one in cases}) == 8 == len({one.seed for one in cases})
+    assert {one.chosen.size for one in cases} == {5} and not {one.chosen for one in cases}.intersection(judged)
+    assert {one.chosen.world for one in cases} == {"north", "south"}
+    shown = {testbed.prompt(one)[0] for one in testbed.sets}
+    assert not shown.intersection(one.prompt for one in cases) and cases == other_cases(testbed, judged, 8)
+    with pytest.raises(EvaluationError, match="--prompts 57; the plan leaves 56 sets"):
+        other_cases(testbed, judged, 57)

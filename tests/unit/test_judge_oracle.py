@@ -30,7 +30,9 @@ class Read:
         assert pictures.dtype == np.uint8 and pictures.shape[1:] == (64, 64, 3)
         self.pictures += len(pictures)
         return SimpleNamespace(
-            present=np.tile(self.present, (len(pictures), 1)), quality=np.full(len(pictures), self.quality)
+            present=np.tile(self.present, (len(pictures), 1)),
+            quality=np.full(len(pictures), self.quality),
+            overloaded=np.full(len(pictures), 0.3),
         )
 
 
@@ -48,12 +50,14 @@ def test_scores_are_those_of_the_asked_elements(tmp_path):
         ("share", ""): 0.5,
         ("unasked", ""): 1.0,  # ink
         ("quality", ""): 0.7,
+        ("overloaded", ""): 0.0,
     }
 
 
 def test_everything_there_and_nothing_else():
-    scores = oracle.scores({"tower": 0.51, "snow": 0.99, "ink": 0.5}, ("tower", "snow"), 1.0)
+    scores = oracle.scores({"tower": 0.51, "snow": 0.99, "ink": 0.5}, ("tower", "snow"), 1.0, 0.51)
     assert (scores["all", ""], scores["share", ""], scores["unasked", ""]) == (1.0, 1.0, 0.0)
+    assert scores["overloaded", ""] == 1.0
 
 
 def test_only_new_pictures_are_read_and_unpainted_ones_are_named(tmp_path):

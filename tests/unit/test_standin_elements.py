@@ -13,7 +13,9 @@ from mixlora.standin.element_training import (
     compositions,
 )
 from mixlora.standin.elements import CATEGORIES, ELEMENTS, WORLDS, depict
+from mixlora.standin.overload import fitted
 from mixlora.standin.scenes import SIZE, Scene, draw
+from mixlora.standin.soundness import Overload
 from mixlora.standin.styles import STYLES, paint
 
 SCENE = Scene("hill", "day", seed=4)
@@ -78,7 +80,7 @@ def held_out():
 
 def test_the_oracle_reads_every_element_of_pictures_it_has_not_seen(oracle, held_out):
     chosen, rendered = held_out
-    right = balanced_accuracy(oracle.read(rendered).present, chosen)
+    right = balanced_accuracy(oracle.read(rendered).recognised, chosen)
     assert np.mean(list(right.values())) > 0.98 and min(right.values()) >= 0.97, right
 
 
@@ -88,6 +90,23 @@ def test_what_it_saw_in_words(oracle):
     assert seen.shows("torii")[0] > 0.5 > seen.shows("torii")[1]
     with pytest.raises(KeyError):
         seen.shows("dragon")
+
+
+def test_what_broken_pictures_look_like_can_be_learned(oracle, held_out):
+    """From some pictures and their ruins it tells the others'; the ruins are patches of the pictures."""
+    sound, broken = held_out[1], damaged(damaged(held_out[1], "torn tiles", 1.0), "blur", 0.1)
+    overload = fitted(oracle.network, sound[:80], sound[80:160], broken[:120])
+    judge = ElementOracle(oracle.network, oracle.quality, overload)
+    assert (judge.read(sound[160:]).overloaded > 0.5).mean() < 0.05
+    assert (judge.read(broken[120:]).overloaded > 0.5).mean() > 0.95
+
+
+def test_nothing_is_there_in_an_overloaded_picture(oracle, held_out):
+    broken = ElementOracle(oracle.network, oracle.quality, Overload(torch.zeros(740), torch.tensor([100.0])))
+    reading = broken.read(held_out[1][:4])
+    assert reading.elements == [frozenset()] * 4 and not reading.quality.any() and reading.overloaded.min() == 1
+    whole = ElementOracle(oracle.network, oracle.quality, Overload.unknown()).read(held_out[1][:4])
+    assert not whole.overloaded.any() and whole.quality.all()
 
 
 def test_damage_is_the_same_again_and_none_is_none(held_out):
@@ -102,6 +121,7 @@ def test_damage_is_the_same_again_and_none_is_none(held_out):
 def test_no_pictures_are_no_readings_and_other_shapes_are_errors(oracle):
     nothing = oracle.read(np.zeros((0, SIZE, SIZE, 3), np.uint8))
     assert nothing.present.shape == (0, 22) and nothing.quality.shape == (0,) and nothing.elements == []
+    assert nothing.overloaded.shape == (0,)
     with pytest.raises(ValueError, match=r"found torch.float32 of shape \(2, 3, 64, 64\)"):
         oracle.read(torch.zeros(2, 3, 64, 64))
 
@@ -112,5 +132,5 @@ def test_missing_weights_say_so(tmp_path):
 
 
 def test_another_oracles_weights_say_so():
-    with pytest.raises(RuntimeError, match=r"oracle\.safetensors is no oracle of the testbed: it holds no quality"):
+    with pytest.raises(RuntimeError, match=r"oracle\.safetensors is no oracle of the testbed: it holds no overload"):
         ElementOracle.load(WEIGHTS.with_name("oracle.safetensors"))
