@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -54,16 +56,21 @@ def train_adapter(name: str, checkpoint: Path, work: Path) -> None:
     other weights. Raises RuntimeError where the trainer fails; it has said why.
     """
     output = work / f"{name}.safetensors"
-    paths = {"base": checkpoint, "data": dataset(name, work), "output": output}
-    further = {"trigger": TRIGGERS[name], "dtype": "bf16" if native_bfloat16() else "fp32"}
-    flags = [f"--{option}={value}" for option, value in (paths | further | OPTIONS | ITS_OWN.get(name, {})).items()]
-    if not output.is_file() and (code := run_trainer([*flags, "--resume"])):
-        raise RuntimeError(f"training/train.py ended with {code} for {name}")
+    train(name, checkpoint, work, output, ITS_OWN.get(name, {}))
     if name in STYLES:
         shutil.copyfile(output, adapter_file(name))
     else:
         strength = set_strength(name, output, adapter_file(name), checkpoint)
         logging.info("%s: alpha times %g", name, strength)
+
+
+def train(name: str, checkpoint: Path, work: Path, output: Path, further: Mapping[str, Any]) -> None:
+    """Trains an adapter of one of ELEMENTS by the pack's trainer, with options over OPTIONS, unless it is there."""
+    paths = {"base": checkpoint, "data": dataset(name, work), "output": output}
+    own = {"trigger": TRIGGERS[name], "dtype": "bf16" if native_bfloat16() else "fp32"}
+    flags = [f"--{option}={value}" for option, value in (paths | own | OPTIONS | dict(further)).items()]
+    if not output.is_file() and (code := run_trainer([*flags, "--resume"])):
+        raise RuntimeError(f"training/train.py ended with {code} for {name}")
 
 
 def dataset(name: str, work: Path, count: int | None = None) -> Path:

@@ -5,6 +5,7 @@ Switch and Composite are not among them, so that what it says about their pictur
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import cycle, product
 
 import numpy as np
@@ -50,11 +51,11 @@ def _some(rng: np.random.Generator, size: int) -> tuple[str, ...]:
     return tuple(str(rng.choice(names)) for kind, names in zip(CATEGORIES, alike, strict=True) if kind in kinds)
 
 
-def fitted(network: Network, sound: np.ndarray, held_out: np.ndarray, broken: np.ndarray) -> Overload:
+def fitted(network: Network, sound: np.ndarray, held_out: Sequence[np.ndarray], broken: np.ndarray) -> Overload:
     """A logistic regression on uint8 pictures, both classes of equal weight, features standardised, L2 of 3e-3.
 
-    The broken ones are far from the border, so the border is drawn by what must not be called broken: of other sound
-    pictures, `held_out`, one in a hundred is beyond it.
+    The broken ones are far from the border, so the border is drawn by what must not be called broken: of each kind of
+    other sound pictures, `held_out`, at most one in a hundred is beyond it.
     """
     seen = [_features(network, some) for some in (sound, broken)]
     features, asked = np.concatenate(seen), np.repeat([0.0, 1.0], [len(one) for one in seen])
@@ -69,7 +70,7 @@ def fitted(network: Network, sound: np.ndarray, held_out: np.ndarray, broken: np
         return value, np.append(standard.T @ slope + 2 * _DECAY * free[:-1], slope.sum())
 
     weights = minimize(loss, np.zeros(features.shape[1] + 1), jac=True, method="L-BFGS-B").x[:-1] / scale
-    border = np.quantile(_features(network, held_out) @ weights, 1 - FALSE_ALARMS)
+    border = max(np.quantile(_features(network, some) @ weights, 1 - FALSE_ALARMS) for some in held_out)
     return Overload(torch.tensor(weights).float(), torch.tensor([-border]).float())
 
 

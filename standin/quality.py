@@ -49,7 +49,7 @@ def recalibrate(oracle: ElementOracle, drawn: np.ndarray, painted: np.ndarray, o
     held, drawn_held = (np.arange(len(some)) % 4 == 3 for some in (painted, drawn))
     quality = calibrated(oracle.network, np.concatenate([drawn, painted[~held]]), painted[held])
     known, others = np.concatenate([drawn[~drawn_held], painted[~held]]), [drawn[drawn_held], painted[held]]
-    return ElementOracle(oracle.network, quality, fitted(oracle.network, known, np.concatenate(others), overloaded))
+    return ElementOracle(oracle.network, quality, fitted(oracle.network, known, others, overloaded))
 
 
 @torch.no_grad()

@@ -95,7 +95,7 @@ def test_what_it_saw_in_words(oracle):
 def test_what_broken_pictures_look_like_can_be_learned(oracle, held_out):
     """From some pictures and their ruins it tells the others'; the ruins are patches of the pictures."""
     sound, broken = held_out[1], damaged(damaged(held_out[1], "torn tiles", 1.0), "blur", 0.1)
-    overload = fitted(oracle.network, sound[:80], sound[80:160], broken[:120])
+    overload = fitted(oracle.network, sound[:80], [sound[80:120], sound[120:160]], broken[:120])
     judge = ElementOracle(oracle.network, oracle.quality, overload)
     assert (judge.read(sound[160:]).overloaded > 0.5).mean() < 0.05
     assert (judge.read(broken[120:]).overloaded > 0.5).mean() > 0.95
