@@ -94,7 +94,8 @@ def made_up(plan: Plan, folder: Path) -> Store:
         noise = random.integers(0, 256, (job.sampling.height, job.sampling.width, 3), np.uint8)
         keep(store, Painted(job, png(noise), 5.0))
         present = {name: float(random.random()) for name in job.set.elements}
-        store.add_scores(job.key, oracle.NAME, oracle.scores(present, job.set.elements, float(random.random())))
+        quality, overloaded = random.random(), random.random()
+        store.add_scores(job.key, oracle.NAME, oracle.scores(present, job.set.elements, quality, overloaded))
     return store
 
 

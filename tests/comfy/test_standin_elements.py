@@ -36,7 +36,7 @@ def test_it_still_sees_the_elements(seen):
 def test_sound_pictures_are_not_overloaded_and_far_too_strong_adapters_overload(seen, tmp_path):
     oracle = ElementOracle.load()
     assert (oracle.read(seen[1]).overloaded > 0.5).mean() < 0.05
-    painter = Painter(build_checkpoint(tmp_path / NAME), {n: adapter_file(n) for n in NORTH}, tmp_path, say=str)
+    painter = Painter(build_checkpoint(tmp_path / NAME), {n: adapter_file(n) for n in NORTH}, tmp_path)
     shots = [
         Shot(tuple((name, strength) for name in names), "a hill landscape at day, a castle, in the snow", 3)
         for names, strength in ((["castle"], 1.0), (["snow"], 1.0), (NORTH, 2.0))
