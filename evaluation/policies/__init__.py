@@ -10,7 +10,7 @@ from .loratorio import LoRAtorio
 from .merging import SSR, NullSpace
 from .paper import MODES, Composite, Merge, NoAdapter, Switch
 from .prompt_aware import WComposite, WSwitch
-from .regions import Regions
+from .regions import Layout, Regions
 from .router import Router
 
 KINDS: dict[str, type[Policy]] = {
@@ -30,6 +30,7 @@ KINDS: dict[str, type[Policy]] = {
     "concept_style": ConceptStyle,
     "learned": Learned,
     "regions": Regions,
+    "layout": Layout,
     "router": Router,
 }
 
