@@ -125,6 +125,29 @@ def test_paints_what_the_nodes_paint(testbed, painter, by_hand, kind, parameters
     np.testing.assert_array_equal(picture, expected)
 
 
+def test_a_layout_is_the_masks_of_the_node(testbed, painter, monkeypatch):
+    """Boxes become masks in the order of the stack, as an artist would connect them."""
+    from mixlora.mixlora_core.regions import regional
+
+    given, by_hand = [], regional.by_hand
+
+    def remembered(model, clip, stack, masks, overlap):
+        given.append((*masks, overlap))
+        return by_hand(model, clip, stack, masks, overlap)
+
+    monkeypatch.setattr(regional, "by_hand", remembered)
+    boxes = ["snow 0 0.25 0.5 1", "castle 0 0 1 1"]
+    picture, _ = painter.paint(job(testbed, "layout", boxes=boxes))
+    tower, snow, overlap = given[0]
+    assert tower is None and overlap == "sum"
+    assert snow.shape == (64, 64) and snow[:32, 16:].all() and snow.sum() == 32 * 48
+    whole = [f"{name} 0 0 1 1" for name in CHOSEN.elements]
+    everywhere, _ = painter.paint(job(testbed, "layout", boxes=whole))
+    merged, _ = painter.paint(job(testbed, "merge"))
+    assert np.abs(everywhere.astype(int) - merged).max() <= 2, "everywhere it is the sum"
+    assert (picture != everywhere).any()
+
+
 def test_methods_parameters_and_noise_all_matter(testbed, painter):
     jobs = [job(testbed, "none"), job(testbed, "merge"), job(testbed, "merge", mode="mean"), job(testbed, "merge", 0.3),
             *(job(testbed, "switch", text=text, every=1) for text in ("own", "base", "first", "all")),

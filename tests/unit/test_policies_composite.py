@@ -1,4 +1,4 @@
-"""The testbed's policies of Composite's forms and of prompt-aware methods: parameters and what they cost."""
+"""The testbed's policies beyond the paper's: their parameters, and what they cost."""
 
 from __future__ import annotations
 
@@ -71,6 +71,11 @@ def test_parameters_become_the_composition():
         ("w-composite", {"form": "x"}, "form is 'x'"),
         ("w-switch", {"floor": -1.0}, "floor is -1.0"),
         ("w-composite", {"weights": 1.0}, "no parameter 'weights'"),
+        ("layout", {}, "boxes are missing"),
+        ("layout", {"boxes": ["castle 0 0 1"]}, "box 'castle 0 0 1': expected NAME TOP LEFT BOTTOM RIGHT"),
+        ("layout", {"boxes": ["castle 0.5 0 0.5 1"]}, "box 'castle 0.5 0 0.5 1': expected NAME TOP"),
+        ("layout", {"boxes": ["castle 0 0 1 nan"]}, "box 'castle 0 0 1 nan': expected NAME TOP"),
+        ("layout", {"boxes": ["castle 0 0 1 1"], "overlap": "x"}, "overlap is 'x'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(kind, parameters, message):
