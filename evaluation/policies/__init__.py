@@ -4,7 +4,7 @@ They patch MODEL and CLIP through `mixlora_core`, as the nodes of those names do
 """
 
 from .base import Composed, Encode, Plain, Policy
-from .composite import Anchored, Centred, Reused, Windowed
+from .composite import Anchored, Centred, Layered, Reused, Windowed
 from .layers import ConceptStyle, Learned
 from .loratorio import LoRAtorio
 from .merging import SSR, NullSpace
@@ -21,6 +21,7 @@ KINDS: dict[str, type[Policy]] = {
     "anchored": Anchored,
     "centred": Centred,
     "reused": Reused,
+    "layered": Layered,
     "windowed": Windowed,
     "w-switch": WSwitch,
     "w-composite": WComposite,

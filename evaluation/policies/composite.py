@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ...mixlora_core import composition
 from ...mixlora_core.composition.scheduled import Scheduled, Window
+from ...mixlora_core.stack import CONCEPT, StyleStack
 from ..jobs import EvaluationError
-from .base import Counted
+from .base import Counted, Encode
 
 STRENGTHS = {"sum": 0.0, "root": -0.5, "mean": -1.0}
 """How strong each adapter is, called as a merge's modes: λ times N to this power."""
@@ -49,6 +51,23 @@ class Reused(Centred):
     def composition(self, adapters: int) -> composition.Reused:
         """All adapters count the same."""
         return composition.Reused(super().composition(adapters), self.every, self.around)
+
+
+@dataclass(frozen=True)
+class Layered(Counted):
+    """Things over scenery: concepts are added one by one to the merge of all others, at `scenery` of their strength."""
+
+    scenery: float = 1.0
+
+    def composition(self, adapters: int) -> composition.Layered:
+        """The costliest: all of them are things."""
+        return composition.Layered(adapters, tuple(range(adapters)), self.scenery)
+
+    def apply(self, model: Any, clip: Any, stack: StyleStack) -> tuple[Any, Encode]:
+        """The model with the composition of this stack's roles attached."""
+        things = tuple(place for place, entry in enumerate(stack.entries) if entry.role == CONCEPT)
+        told = composition.Layered(len(stack.entries), things, self.scenery)
+        return self.applied(model, clip, stack, told)
 
 
 INSIDE = {"composite": composition.Composite, "anchored": composition.Anchored, "centred": composition.Centred}
