@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ def policy(kind, **parameters) -> Any:
         ("centred", {"unconditional": "each"}, 2.0, 6),
         ("reused", {}, 2.0, (5 * 8 + 15 * 2) / 20 / 2),
         ("reused", {"around": "base", "every": 5}, 2.0, (4 * 7 + 16 * 2) / 20 / 2),
+        ("layered", {}, 2.0, 7 / 2),  # at most: all are things
         ("windowed", {}, 2.0, (8 * 5 + 12) / 20),
         ("windowed", {"inside": "anchored", "outside": "switch"}, 2.0, (8 * 6 / 2 + 12) / 20),
         ("w-switch", {}, 2.0, 1),
@@ -71,6 +73,7 @@ def test_parameters_become_the_composition():
         ("w-composite", {"form": "x"}, "form is 'x'"),
         ("w-switch", {"floor": -1.0}, "floor is -1.0"),
         ("w-composite", {"weights": 1.0}, "no parameter 'weights'"),
+        ("layered", {"scenery": -1.0}, "scenery is -1.0"),
         ("layout", {}, "boxes are missing"),
         ("layout", {"boxes": ["castle 0 0 1"]}, "box 'castle 0 0 1': expected NAME TOP LEFT BOTTOM RIGHT"),
         ("layout", {"boxes": ["castle 0.5 0 0.5 1"]}, "box 'castle 0.5 0 0.5 1': expected NAME TOP"),
@@ -81,6 +84,15 @@ def test_parameters_become_the_composition():
 def test_what_makes_no_sense_is_refused(kind, parameters, message):
     with pytest.raises(EvaluationError, match=message):
         policy(kind, **parameters)
+
+
+def test_concepts_are_the_things_of_layered(monkeypatch):
+    told = []
+    kind = type(policy("layered"))
+    monkeypatch.setattr(kind, "applied", lambda self, model, clip, stack, composed: told.append(composed))
+    roles = ("concept", "", "style", "concept")
+    policy("layered", scenery=0.5).apply(None, None, SimpleNamespace(entries=[SimpleNamespace(role=r) for r in roles]))
+    assert told == [composition.Layered(4, (0, 3), 0.5)]
 
 
 def test_steps_that_do_not_suffice():
