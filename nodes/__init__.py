@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .composite import ApplyLoRAComposite, LoRACompositeSampler
 from .encode_text import EncodeTextPerLoRA
+from .layered import ApplyLoRALayered
 from .mix_weights import MixLoRAWeights
 from .prompt_weights import LoRAWeightsFromPrompt
 from .regions import ApplyLoRARegions
@@ -24,6 +25,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     ApplyLoRAComposite,
     EncodeTextPerLoRA,
     ApplyLoRARegions,
+    ApplyLoRALayered,
 )
 
 

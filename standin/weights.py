@@ -23,7 +23,7 @@ TITLE = "MixLoRA stand-in"
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 SD_LATENT_SCALE = 0.18215
-SHOWN = (*STYLES, "lighthouse", "snow")
+SHOWN = (*STYLES, "lighthouse", "snow", "balloon")
 """The elements whose adapters the demo and the example workflows use; all of them serve the testbed."""
 _SCALE = ".scale"
 

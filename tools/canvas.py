@@ -63,6 +63,10 @@ SOCKETS: dict[str, tuple[Sockets, Sockets]] = {
         },
         {"model": "MODEL", "clip": "CLIP"},
     ),
+    "ApplyLoRALayered": (
+        {"model": "MODEL", "clip": "CLIP", "stack": "STYLE_STACK", "lora_stack": "LORA_STACK"},
+        {"model": "MODEL", "clip": "CLIP"},
+    ),
     "SolidMask": ({}, {"MASK": "MASK"}),
     "MaskComposite": ({"destination": "MASK", "source": "MASK"}, {"MASK": "MASK"}),
     "FeatherMask": ({"mask": "MASK"}, {"MASK": "MASK"}),
@@ -76,7 +80,7 @@ SOCKETS: dict[str, tuple[Sockets, Sockets]] = {
 }
 OURS = {
     *("LoadStyleLoRA", "MixLoRAWeights", "LoRAWeightsFromPrompt", "LoRASwitchSampler", "LoRACompositeSampler"),
-    *("EncodeTextPerLoRA", "ApplyLoRARegions", "SaveMixedLoRA"),
+    *("EncodeTextPerLoRA", "ApplyLoRARegions", "ApplyLoRALayered", "SaveMixedLoRA"),
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ..standin.styles import STYLES
 from .canvas import Canvas, Json, Socket
 from .standin_files import CHECKPOINT, LORAS
 
@@ -22,7 +23,7 @@ class Base(NamedTuple):
     side: int
     note: str
     lora: Callable[[str], str]
-    """Style -> the name of its LoRA file."""
+    """Style or thing -> the name of its LoRA file."""
 
 
 STANDIN = Base(
@@ -39,10 +40,10 @@ SD15 = Base(
     512,
     "**Before you queue**\n"
     f"- put [the SD v1.5 checkpoint]({SD15_URL}) into `models/checkpoints`\n"
-    "- put your own three style LoRAs for SD v1.5 into `models/loras` and choose them: the names in the three "
-    "*Load style LoRA* nodes are placeholders\n"
+    "- put your own LoRAs for SD v1.5 into `models/loras` and choose them: the names in the *Load style LoRA* nodes "
+    "are placeholders\n"
     "- write each LoRA's trigger words into the prompt; the node's *trigger_words* output shows them\n",
-    "your_{}_style_sd15.safetensors".format,
+    lambda name: f"your_{name}_{'style_' if name in STYLES else ''}sd15.safetensors",
 )
 
 SAMPLING = (42, "fixed", 30, 2.0, "euler", "normal", 1.0)

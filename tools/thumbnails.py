@@ -6,6 +6,7 @@ stand-in paints in their place: a checkpoint cannot be shipped.
 
 from __future__ import annotations
 
+import argparse
 import io
 from collections.abc import Sequence
 
@@ -30,14 +31,19 @@ def thumbnail(pictures: Sequence[Picture]) -> Image.Image:
 
 
 def main() -> None:
-    """Runs every workflow of the stand-in and writes its picture for both of the workflow's versions."""
+    """Runs the stand-in's workflows and writes the picture of each for both of the workflow's versions."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("titles", nargs="*", metavar="TITLE", help="of the workflows to paint (default: all)")
+    titles = parser.parse_args().titles or list(workflows.WORKFLOWS)
+    if unknown := [title for title in titles if title not in workflows.WORKFLOWS]:
+        parser.error(f"no workflow is called {unknown[0]!r}; there are {', '.join(workflows.WORKFLOWS)}")
     comfyui = standalone.find_comfyui()
     standin_files.place(comfyui / "models")
     pack = links.link_pack(comfyui / "custom_nodes")
     with Server(comfyui, standalone.ROOT / ".scratch" / "thumbnails", packs=[pack]) as server:
         client = Client(server.address)
         drawn = workflows.all_workflows()
-        for title in workflows.WORKFLOWS:
+        for title in titles:
             image = thumbnail(client.run_workflow(drawn[f"{title} stand-in"]).saved)
             for suffix in ("stand-in", "SD v1.5"):
                 image.save(workflows.FOLDER / f"{title} {suffix}.jpg", quality=88)

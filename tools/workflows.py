@@ -27,6 +27,8 @@ SPOKEN = (
     "studio ghibli style:0.5@50-100%"
 )
 HALVES = "a mountain landscape at day, van gogh style, studio ghibli style"
+THINGS = "a sea landscape at day, a lighthouse, a hot air balloon, in the snow, monet style"
+SCENE = {"lighthouse": 1.0, "balloon": 1.0, "snow": 0.75, "monet": 0.75}
 LOUD = {"monet": 0.15, "van_gogh": 0.7, "ghibli": 0.15}
 EQUAL: dict[str, float] = dict.fromkeys(STYLES, round(1 / 3, 4))
 PAIR = {"van_gogh": 1.0, "ghibli": 1.0}
@@ -136,6 +138,24 @@ def placed(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) ->
     return drawing.canvas
 
 
+def layered(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -> Canvas:
+    """Layered: two things over weather and a style."""
+    about = (
+        "# LoRA Layered\n\nTwo things, snow and a style, four LoRAs in one picture. What covers the picture is "
+        "merged, each thing is added alone over it.\n\n**Try**\n- *things*: which LoRAs of the stack are things, by "
+        "their places\n- what covers the picture at 0.75, things at 1\n- one thing costs nothing; with more of them "
+        "each costs a prediction a step\n"
+    )
+    drawing = Drawing(base, about)
+    stack = drawing.styles(strengths)
+    inputs = {"model": Socket(drawing.checkpoint, "MODEL"), "clip": Socket(drawing.checkpoint, "CLIP"), "stack": stack}
+    node = drawing.canvas.add("ApplyLoRALayered", (1320, 0, 340, 140), "1, 2", **inputs)
+    drawing.canvas.frame("3  Which are things", node)
+    prompts = drawing.prompts(1740, prompt, Socket(node, "clip"))
+    drawing.painting("The picture", (2220, 0), "KSampler", (), prefix, model=Socket(node, "model"), **prompts)
+    return drawing.canvas
+
+
 def saved(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -> Canvas:
     """Save Mixed LoRA: a blend that one likes, as one file."""
     about = (
@@ -183,6 +203,7 @@ WORKFLOWS: dict[str, tuple[Callable[..., Canvas], str, dict[str, float]]] = {
     "LoRA Switch": (switched, THREE, FULL),
     "LoRA Composite": (composited, THREE, FULL),
     "LoRA Regions": (placed, HALVES, PAIR),
+    "LoRA Layered": (layered, THINGS, SCENE),
     "Merge Switch Composite": (compared, THREE, FULL),
 }
 """Title -> how it is drawn, its prompt, and how loudly each style speaks."""

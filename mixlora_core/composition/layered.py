@@ -36,7 +36,8 @@ class Layered:
         Composite(self.adapters)
         if sorted(set(self.things)) != sorted(self.things) or not set(self.things) <= set(range(self.adapters)):
             raise CompositionError(
-                f"things are {self.things}; expected different places in a stack of {self.adapters}, from 0."
+                f"things are {', '.join(str(one + 1) for one in self.things)}; expected different places in a stack "
+                f"of {self.adapters}, from 1 to {self.adapters}."
             )
         if not (math.isfinite(self.scenery) and self.scenery >= 0):
             raise CompositionError(f"scenery is {self.scenery}; expected a finite number, 0 or more.")

@@ -279,8 +279,8 @@ def test_layered_is_the_merge_where_predictions_are_linear_and_centred_where_all
     ("make", "message"),
     [
         (lambda: Layered(0, ()), "stack is empty"),
-        (lambda: Layered(2, (0, 0)), r"things are \(0, 0\)"),
-        (lambda: Layered(2, (2,)), r"things are \(2,\); expected different places in a stack of 2"),
+        (lambda: Layered(2, (0, 0)), "things are 1, 1; expected different places"),
+        (lambda: Layered(2, (2,)), "things are 3; expected different places in a stack of 2, from 1 to 2"),
         (lambda: Layered(2, (0,), -0.1), "scenery is -0.1"),
         (lambda: Layered(2, (0,), math.nan), "scenery is nan"),
         (lambda: Anchored(0), "stack is empty"),
