@@ -149,7 +149,7 @@ def layered(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -
     drawing = Drawing(base, about)
     stack = drawing.styles(strengths)
     inputs = {"model": Socket(drawing.checkpoint, "MODEL"), "clip": Socket(drawing.checkpoint, "CLIP"), "stack": stack}
-    node = drawing.canvas.add("ApplyLoRALayered", (1320, 0, 340, 140), "1, 2", **inputs)
+    node = drawing.canvas.add("ApplyLoRALayered", (1320, 0, 340, 140), "1, 2", title="", **inputs)
     drawing.canvas.frame("3  Which are things", node)
     prompts = drawing.prompts(1740, prompt, Socket(node, "clip"))
     drawing.painting("The picture", (2220, 0), "KSampler", (), prefix, model=Socket(node, "model"), **prompts)
