@@ -183,6 +183,7 @@ EXPERIMENTS: Mapping[str, Mapping[str, Build]] = {
         "methods-share": by_size("share"),
         "methods-cost": sections.cost_by_size,
     },
+    "learned": {"learned": against(merge)},
     "styles": {
         "styles-alone": styles(alone=True, own=True),
         "styles-beside": styles(alone=False, own=True),

@@ -31,26 +31,29 @@ def methods(findings: Findings) -> list[Row]:
     one_pass = [label for label in others if runs(findings, label) <= 1]
     cheap = [label for label in others if findings.cost(label, where) <= 2]
     return [
-        *best(findings, "one-pass method", one_pass, "switch"),
-        *best(findings, "method at no more than 2 x plain cost", cheap, "composite"),
+        *lead(findings, "best one-pass method", one_pass, "", ["switch"]),
+        *lead(findings, "best method at no more than 2 x plain cost", cheap, "", ["composite"]),
         *differences(findings),
     ]
 
 
-def best(findings: Findings, what: str, labels: list[str], other: str) -> list[Row]:
-    """The lead over `other` in elements that are there of that one of `labels` that has most of them."""
-    share = measure(findings, "share")
-    where = findings.sizes == MANY
-    if (
-        share is None
-        or other not in findings.reading.labels
-        or not labels
-        or not (findings.common(share) & where).any()
-    ):
+def learned(findings: Findings) -> list[Row]:
+    """The lead of the learned mix over the best fixed strength, and every method's means."""
+    fixed = [label for label in findings.reading.labels if findings.reading.kind(label) == "merge"]
+    return [*lead(findings, "learned mix", ["learned"], "best fixed λ", fixed), *differences(findings)]
+
+
+def lead(findings: Findings, what: str, labels: list[str], over: str, others: list[str]) -> list[Row]:
+    """At N = 5 the lead in elements that are there of the best of `labels` over the best of `others`."""
+    share, where = measure(findings, "share"), findings.sizes == MANY
+    there = [[label for label in some if label in findings.reading.labels] for some in (labels, others)]
+    if share is None or not all(there) or not (findings.common(share) & where).any():
         return []
-    chosen = max(labels, key=lambda label: findings.mean(share, label, where).value)
+    means = {label: findings.mean(share, label, where).value for some in there for label in some}
+    chosen, other = (max(some, key=lambda label: means[label]) for some in there)
     gap = findings.difference(share, chosen, other, where)
-    name = f"N = {MANY}: best {what} ({chosen}) minus {other}, elements there (points)"
+    named = f"{over} ({other})" if over else other
+    name = f"N = {MANY}: {what} ({chosen}) minus {named}, elements there (points)"
     return [
         Row(name, share.factor * gap.value),
         Row(f"{name}, 95 % from", share.factor * gap.low, ABOVE),
@@ -67,5 +70,6 @@ def runs(findings: Findings, label: str) -> float:
 KEPT: Mapping[str, tuple[str, Callable[[Findings], list[Row]]]] = {
     "full": ("testbed-evidence", differences),
     "methods": ("methods", methods),
+    "learned": ("methods-learned", learned),
 }
 """By plan: the topic of its results file, and its rows."""

@@ -24,7 +24,19 @@ def one_file_for_all(monkeypatch):
 
 def test_the_plans_of_the_issue():
     jobs = {path.stem: read_plan(path).jobs() for path in PLANS.glob("*.toml")}
-    assert set(jobs) == {"small", "alone", "full", "tau", "order", "many", "lambda", "steps", "styles", "methods"}
+    assert set(jobs) == {
+        "small",
+        "alone",
+        "full",
+        "tau",
+        "order",
+        "many",
+        "lambda",
+        "steps",
+        "styles",
+        "methods",
+        "learned",
+    }
     assert len(jobs["full"]) == 480 * 6 and len({job.key for job in jobs["full"]}) == 2880
     assert {job.key for job in jobs["small"]} < {job.key for job in jobs["full"]}, "nothing is painted twice"
     assert {job.label for job in jobs["small"]} == {job.label for job in jobs["full"]}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mixlora.evaluation import cli
 from mixlora.evaluation.jobs import Element, ElementSet, EvaluationError, Sampling
 from mixlora.evaluation.methods import method, policy
 from mixlora.evaluation.painting import Painter
@@ -156,3 +157,55 @@ def test_sets_to_tune_on_are_none_of_the_judged_ones():
     assert not shown.intersection(one.prompt for one in cases) and cases == other_cases(testbed, judged, 8)
     with pytest.raises(EvaluationError, match="--prompts 57; the plan leaves 56 sets"):
         other_cases(testbed, judged, 57)
+
+
+PLAN = """
+testbed = "standin"
+[sets]
+names = ["castle + snow", "torii + rain", "pagoda + old_photo"]
+[methods.merge]
+kind = "merge"
+"""
+
+
+def test_one_strength_a_category_for_all_sets_of_a_plan(tmp_path, monkeypatch, capsys):
+    """The oracle sees most where landmarks have most: the search must find that, and every set gets its own file."""
+    from mixlora.evaluation import painting, tuning
+    from mixlora.standin.element_oracle import ElementOracle
+
+    heard = []
+
+    class Painter:
+        def __init__(self, testbed):
+            self.testbed = testbed
+
+        def paint(self, job):
+            heard.append(job.set.name)
+            column = read(policy(job.method).file).coefficients[:, 0]  # type: ignore[attr-defined]
+            return np.full(2, float(column[0])), 0.0
+
+    def look(pictures):
+        return SimpleNamespace(present=np.tile(pictures[:, :1] / 2, (1, 22)), quality=np.ones(len(pictures)))
+
+    monkeypatch.setattr(painting, "Painter", Painter)
+    monkeypatch.setattr(tuning.standalone, "import_comfy", lambda: None)
+    monkeypatch.setattr(ElementOracle, "load", lambda: SimpleNamespace(read=look))
+    plan, output = tmp_path / "plan.toml", tmp_path / "mixes"
+    plan.write_text(PLAN, encoding="utf-8")
+    command = ["tune", "--plan", str(plan), "--output", str(output), "--prompts", "3", "--budget", "25"]
+    assert cli.main(command) == 0
+    judged = ["castle + snow", "torii + rain", "pagoda + old_photo"]
+    assert len(set(heard)) == 3 and not set(heard).intersection(judged) and len(heard) == 75
+    assert sorted(path.name for path in output.glob("*.safetensors")) == [
+        "castle-snow.safetensors", "pagoda-old_photo.safetensors", "torii-rain.safetensors",
+    ]  # fmt: skip
+    mixes = {path.stem: read(path).coefficients[:, 0] for path in output.glob("*.safetensors")}
+    assert mixes["castle-snow"][0] == mixes["torii-rain"][0] > 1.05, "landmarks, louder than the rules that began"
+    assert mixes["castle-snow"][1] == mixes["torii-rain"][1], "weather"
+    assert "landmark 1." in capsys.readouterr().out
+    assert cli.main(command) == 0 and len(heard) == 75, "the log knows all scores"
+    with pytest.raises(SystemExit):
+        cli.main(["tune", "--budget"])
+    for wrong in ([], ["castle", "--plan", str(plan)], ["--plan", str(plan), "--output", "one.safetensors"]):
+        assert cli.main(["tune", *wrong]) == 1
+    assert "expected a folder" in capsys.readouterr().err
