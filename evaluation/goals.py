@@ -15,6 +15,8 @@ from .methods import policy
 
 ABOVE = 0.01
 """What an interval's lower end must reach to be above zero, in points of a percent."""
+FORMS = ("anchored", "centred", "reused", "windowed", "layered")
+"""Kinds that make Composite stronger or cheaper."""
 MANY = 5
 """The number of adapters that the goals are about."""
 
@@ -33,8 +35,29 @@ def methods(findings: Findings) -> list[Row]:
     return [
         *lead(findings, "best one-pass method", one_pass, "", ["switch"]),
         *lead(findings, "best method at no more than 2 x plain cost", cheap, "", ["composite"]),
+        *cheapest(findings),
         *differences(findings),
     ]
+
+
+def cheapest(findings: Findings) -> list[Row]:
+    """At N = 5 the cost over Composite's of the cheapest of its forms with as many elements there, or more."""
+    share, where = measure(findings, "share"), findings.sizes == MANY
+    if share is None or "composite" not in findings.reading.labels or not (findings.common(share) & where).any():
+        return []
+    least = findings.mean(share, "composite", where).value
+    cost = {
+        label: findings.cost(label, where) / findings.cost("composite", where)
+        for label in findings.reading.labels
+        if findings.reading.kind(label) in FORMS and findings.mean(share, label, where).value >= least
+    }
+    if not cost:
+        return []
+    chosen = min(cost, key=lambda label: cost[label])
+    name = (
+        f"N = {MANY}: cost of {chosen}, the cheapest form of Composite with no fewer elements there, over Composite's"
+    )
+    return [Row(name, cost[chosen], 0.5, at_most=True)]
 
 
 def learned(findings: Findings) -> list[Row]:

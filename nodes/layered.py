@@ -6,10 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..mixlora_core.compose import composed
-from ..mixlora_core.composition import Layered
+from ..mixlora_core.layered import layered
 from ..mixlora_core.numbers import integers
-from ..mixlora_core.regions.regional import with_texts
 from ..mixlora_core.stack import StyleStack
 from ._sampling import gathered
 from ._schema import schema, stack_inputs
@@ -59,6 +57,5 @@ class ApplyLoRALayered(io.ComfyNode):
     ) -> io.NodeOutput:
         """Attaches the composition to a clone."""
         stacked = gathered(stack, lora_stack)
-        number = len(stacked.entries)
-        places = tuple(place - 1 for place in integers(things, "things")) or tuple(range(number))
-        return io.NodeOutput(composed(model, stacked, Layered(number, places)), with_texts(model, clip, stacked))
+        places = [place - 1 for place in integers(things, "things")] or range(len(stacked.entries))
+        return io.NodeOutput(*layered(model, clip, stacked, places))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from ...mixlora_core import composition
 from ...mixlora_core.composition.scheduled import Scheduled, Window
 from ...mixlora_core.stack import CONCEPT, StyleStack
 from ..jobs import EvaluationError
-from .base import Counted, Encode
+from .base import Counted, Encode, Plain, Policy
 
 STRENGTHS = {"sum": 0.0, "root": -0.5, "mean": -1.0}
 """How strong each adapter is, called as a merge's modes: λ times N to this power."""
@@ -54,20 +55,26 @@ class Reused(Centred):
 
 
 @dataclass(frozen=True)
-class Layered(Counted):
+class Layered(Policy):
     """Things over scenery: concepts are added one by one to the merge of all others, at `scenery` of their strength."""
 
     scenery: float = 1.0
 
-    def composition(self, adapters: int) -> composition.Layered:
-        """The costliest: all of them are things."""
-        return composition.Layered(adapters, tuple(range(adapters)), self.scenery)
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scenery) and self.scenery >= 0):
+            raise EvaluationError(f"scenery is {self.scenery}; expected a finite number, 0 or more.")
+
+    def evaluations(self, adapters: int, steps: int, guidance: float) -> float:
+        """At most, if all are things: one for each, the scenery, and the side without the prompt."""
+        return 1 if adapters < 2 else (adapters + 1 if math.isclose(guidance, 1.0) else (adapters + 2) / 2)
 
     def apply(self, model: Any, clip: Any, stack: StyleStack) -> tuple[Any, Encode]:
-        """The model with the composition of this stack's roles attached."""
-        things = tuple(place for place, entry in enumerate(stack.entries) if entry.role == CONCEPT)
-        told = composition.Layered(len(stack.entries), things, self.scenery)
-        return self.applied(model, clip, stack, told)
+        """The model with the composition of this stack's roles attached; in the text all speak."""
+        from ...mixlora_core.layered import layered
+
+        things = [place for place, entry in enumerate(stack.entries) if entry.role == CONCEPT]
+        made, text = layered(model, clip, stack, things, self.scenery)
+        return made, Plain(text)
 
 
 INSIDE = {"composite": composition.Composite, "anchored": composition.Anchored, "centred": composition.Centred}

@@ -6,7 +6,6 @@ A method is a small policy here. Pure: no ComfyUI, and torch only where predicti
 from .anchored import Anchored, lasting
 from .base import BOTH, NEGATIVE, POSITIVE, Branch, Composition
 from .centred import Centred
-from .layered import Layered
 from .layers import LayerTimetable
 from .paper import Composite, Merge, Switch
 from .prompt_aware import WeightedSwitch, presence, relevance
@@ -24,7 +23,6 @@ __all__ = [
     "Composite",
     "Composition",
     "LayerTimetable",
-    "Layered",
     "Merge",
     "Regional",
     "Reused",

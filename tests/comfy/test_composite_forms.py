@@ -10,7 +10,6 @@ from mixlora.mixlora_core.composition import (
     Anchored,
     Centred,
     Composite,
-    Layered,
     Merge,
     Reused,
     Switch,
@@ -18,7 +17,6 @@ from mixlora.mixlora_core.composition import (
     Windowed,
 )
 from mixlora.mixlora_core.composition.scheduled import Scheduled, Window
-from mixlora.mixlora_core.errors import CompositionError
 from mixlora.mixlora_core.prompt.weighing import by_presence, by_relevance
 
 ADAPTERS = 3
@@ -47,8 +45,6 @@ def counted(model):
         (Anchored(ADAPTERS), 5.0, [5, 5]),
         (Anchored(ADAPTERS), 1.0, [3, 3]),
         (Centred(ADAPTERS), 2.0, [5, 5]),
-        (Layered(ADAPTERS, (0, 2)), 2.0, [4, 4]),
-        (Layered(ADAPTERS, (1,)), 2.0, [2, 2]),
         (Reused(Centred(ADAPTERS), 2), 2.0, [6, 2]),
         (Windowed(Composite(ADAPTERS), Switch(ADAPTERS, 1), 0.0, 0.3), 2.0, [6, 2]),
     ],
@@ -57,20 +53,6 @@ def test_so_many_rows_are_run(composition, cfg, expected, three, compose, models
     model, rows = counted(compose(three, composition, "rows"))
     models.sample(model, steps=2, cfg=cfg)
     assert list(rows.values()) == expected
-
-
-def test_the_node_of_layered_counts_places_from_one(three, sd15, clip, compose, models):
-    from mixlora.nodes import ApplyLoRALayered
-
-    model, text = ApplyLoRALayered.execute(sd15, "1, 3", clip=clip, stack=three).args
-    expected = models.sample(compose(three, Layered(ADAPTERS, (0, 2))), steps=2, cfg=2.0)
-    assert torch.equal(models.sample(model, steps=2, cfg=2.0), expected)
-    assert text is not clip and ApplyLoRALayered.execute(sd15, "2", stack=three).args[1] is None
-    everyone = models.sample(ApplyLoRALayered.execute(sd15, "", stack=three).args[0], steps=2, cfg=2.0)
-    assert torch.equal(everyone, models.sample(compose(three, Centred(ADAPTERS)), steps=2, cfg=2.0))
-    for things, message in (("4", "things are 4; expected different places in a stack of 3"), ("a", "things is 'a'")):
-        with pytest.raises(CompositionError, match=message):
-            ApplyLoRALayered.execute(sd15, things, stack=three)
 
 
 @pytest.mark.parametrize("executor", ["swap", "rows"])

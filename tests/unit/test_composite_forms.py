@@ -15,7 +15,6 @@ from mixlora.mixlora_core.composition import (
     Branch,
     Centred,
     Composite,
-    Layered,
     Merge,
     Reused,
     Switch,
@@ -255,34 +254,9 @@ def test_windowed_asks_whom_it_needs():
         Windowed(Composite(5), Switch(5, 0), 0.0, 0.6).check(10)
 
 
-def test_layered_puts_each_thing_over_the_scenery():
-    told = Layered(4, (0, 3), 0.5).branches(0, 1)
-    assert told == (
-        Branch((0.0, 0.5, 0.5, 0.0), side=POSITIVE),
-        Branch((1.0, 0.5, 0.5, 0.0), text=0, side=POSITIVE),
-        Branch((0.0, 0.5, 0.5, 1.0), text=3, side=POSITIVE),
-        Branch((1.0, 0.5, 0.5, 1.0), side=NEGATIVE),
-    )
-    assert Layered(3, (1,), 0.5).branches(0, 1) == (Branch((0.5, 1.0, 0.5)),), "one thing is a merge, at its cost"
-    assert Layered(2, ()).branches(0, 1) == (Branch((1.0, 1.0)),)
-
-
-@pytest.mark.parametrize("guidance", [1.0, 2.0, 7.5])
-def test_layered_is_the_merge_where_predictions_are_linear_and_centred_where_all_are_things(guidance):
-    toy, bent = Toy(4), Toy(4, bend=0.2)
-    assert same(run(Layered(4, (0, 2)), toy, guidance), run(Merge(4), toy, guidance))
-    assert same(run(Layered(4, (0, 1, 2, 3)), bent, guidance), run(Centred(4), bent, guidance))
-    assert not same(run(Layered(4, (0, 2)), bent, guidance), run(Merge(4), bent, guidance))
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Layered(0, ()), "stack is empty"),
-        (lambda: Layered(2, (0, 0)), "things are 1, 1; expected different places"),
-        (lambda: Layered(2, (2,)), "things are 3; expected different places in a stack of 2, from 1 to 2"),
-        (lambda: Layered(2, (0,), -0.1), "scenery is -0.1"),
-        (lambda: Layered(2, (0,), math.nan), "scenery is nan"),
         (lambda: Anchored(0), "stack is empty"),
         (lambda: Anchored(2, 1.5), "anchor is 1.5"),
         (lambda: Anchored(2, math.nan), "anchor is nan"),

@@ -102,11 +102,13 @@ def test_goals_are_about_the_best_method_that_is_cheap_enough(tmp_path):
         return float(job.set.elements.index(element) < there[job.method.kind])
 
     found = findings_of(tmp_path, methods, sets, seen)
-    first, second = (row for row in goals.methods(found) if row.goal is not None)
+    first, second, third = (row for row in goals.methods(found) if row.goal is not None)
     assert first.name == ("N = 5: best one-pass method (ssr) minus switch, elements there (points), 95 % from")
     assert (first.value, first.holds) == (pytest.approx(20), True)
     assert "method at no more than 2 x plain cost (centred) minus composite" in second.name
     assert (second.value, second.holds) == (0, False), "as good is not better"
+    assert third.name.startswith("N = 5: cost of centred, the cheapest form of Composite")
+    assert (third.value, third.holds) == (pytest.approx(0.2), True)
 
 
 def test_the_learned_mix_is_held_against_the_best_fixed_strength(tmp_path):

@@ -87,12 +87,13 @@ def test_what_makes_no_sense_is_refused(kind, parameters, message):
 
 
 def test_concepts_are_the_things_of_layered(monkeypatch):
+    from mixlora.mixlora_core import layered
+
     told = []
-    kind = type(policy("layered"))
-    monkeypatch.setattr(kind, "applied", lambda self, model, clip, stack, composed: told.append(composed))
-    roles = ("concept", "", "style", "concept")
-    policy("layered", scenery=0.5).apply(None, None, SimpleNamespace(entries=[SimpleNamespace(role=r) for r in roles]))
-    assert told == [composition.Layered(4, (0, 3), 0.5)]
+    monkeypatch.setattr(layered, "layered", lambda *given: told.append(given[2:]) or (None, None))
+    stack = SimpleNamespace(entries=[SimpleNamespace(role=role) for role in ("concept", "", "style", "concept")])
+    policy("layered", scenery=0.5).apply(None, None, stack)
+    assert told == [(stack, [0, 3], 0.5)]
 
 
 def test_steps_that_do_not_suffice():
