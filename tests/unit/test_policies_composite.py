@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,10 +88,10 @@ def test_what_makes_no_sense_is_refused(kind, parameters, message):
 
 
 def test_concepts_are_the_things_of_layered(monkeypatch):
-    from mixlora.mixlora_core import layered
-
     told = []
-    monkeypatch.setattr(layered, "layered", lambda *given: told.append(given[2:]) or (None, None))
+    module: Any = ModuleType("layered")  # the real one needs ComfyUI
+    module.layered = lambda *given: told.append(given[2:]) or (None, None)
+    monkeypatch.setitem(sys.modules, "mixlora.mixlora_core.layered", module)
     stack = SimpleNamespace(entries=[SimpleNamespace(role=role) for role in ("concept", "", "style", "concept")])
     policy("layered", scenery=0.5).apply(None, None, stack)
     assert told == [(stack, [0, 3], 0.5)]
