@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=Path("evaluation_output") / "standin", metavar="FOLDER")
     parser.add_argument("--document", type=Path, default=DOCUMENT, metavar="FILE", help="default: docs/evidence.md")
     parser.add_argument(
-        "--benchmarks", type=Path, default=FOLDER, metavar="FOLDER", help="where numbers of full and methods go"
+        "--benchmarks",
+        type=Path,
+        default=FOLDER,
+        metavar="FOLDER",
+        help="where numbers of full, methods and learned go",
     )
 
 

@@ -61,9 +61,12 @@ def cheapest(findings: Findings) -> list[Row]:
 
 
 def learned(findings: Findings) -> list[Row]:
-    """The lead of the learned mix over the best fixed strength, and every method's means."""
+    """The leads of the learned mix and of layered over the best fixed strength, and every method's means."""
     fixed = [label for label in findings.reading.labels if findings.reading.kind(label) == "merge"]
-    return [*lead(findings, "learned mix", ["learned"], "best fixed λ", fixed), *differences(findings)]
+    leads = [
+        lead(findings, *who, "best fixed λ", fixed) for who in (("learned mix", ["learned"]), ("layered", ["layered"]))
+    ]
+    return [*(row for rows in leads for row in rows), *differences(findings)]
 
 
 def lead(findings: Findings, what: str, labels: list[str], over: str, others: list[str]) -> list[Row]:
