@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from .compose import composed
 from .composition import Centred
 from .errors import CompositionError
 from .mixing.weighted_mix import MixSettings, mix
+from .prompt.names import HINT, Known, Names
 from .regions.regional import with_texts
 from .stack import StyleStack
 
@@ -43,3 +45,45 @@ def layered(model: Any, clip: Any, stack: StyleStack, things: Collection[int], s
     if alone:
         made = composed(made, StyleStack(tuple(stack.entries[place] for place in alone)), Centred(len(alone)))
     return made, with_texts(model, clip, stack)
+
+
+def things_of(text: str, stack: StyleStack) -> tuple[int, ...]:
+    """The places, from 0, of those whom a text calls: "castle, balloon" or "1, 3"; of all for an empty text.
+
+    Between commas stands a place in the stack, from 1, or a file name or trigger words. Raises CompositionError for
+    words that call no one of the stack, PromptError for words that several have.
+    """
+    if not text.strip():
+        return tuple(range(len(stack.entries)))
+    only_places = re.fullmatch(r"[\d\s,;]+", text)
+    calls = [call.strip() for call in re.split(r"[\s,;]+" if only_places else r"[,;\n]", text) if call.strip()]
+    names = Names([Known(entry.lora_name, entry.words) for entry in stack.entries])
+    return tuple(int(call) - 1 if call.isdecimal() else _called(call, names) for call in calls)
+
+
+def _called(call: str, names: Names) -> int:
+    match = names.exactly(call) or names.find(call)
+    if match is None:
+        near = names.near(call, HINT) or [one.name for one in names.known]
+        raise CompositionError(
+            f"things: {call!r} is no LoRA of the stack; expected places such as 1, 3, or names such as "
+            f"{', '.join(near)}, with commas between."
+        )
+    return match.adapter
+
+
+def describe(stack: StyleStack, things: Collection[int]) -> str:
+    """The report of ApplyLoRALayered: who is a thing, who is merged, what it costs. A Markdown list."""
+    alone = sorted(things) if len(things) > 1 else []
+    heading = (
+        f"{len(alone)} of {len(stack.entries)} LoRAs are things, each alone over the merge of the others; "
+        f"{len(alone) + 2} predictions a step where a picture without LoRAs has 2"
+        if alone
+        else f"All {len(stack.entries)} LoRAs are merged, at no cost: layers need two things or more"
+    )
+    rows = [
+        f"- {place}. {entry.lora_name}: {'thing' if place - 1 in things else 'merged'}, "
+        f"model {entry.strength_model:.4g}, clip {entry.strength_clip:.4g}"
+        for place, entry in enumerate(stack.entries, start=1)
+    ]
+    return "\n".join([heading, *rows])

@@ -6,8 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..mixlora_core.layered import layered
-from ..mixlora_core.numbers import integers
+from ..mixlora_core.layered import describe, layered, things_of
 from ..mixlora_core.stack import StyleStack
 from ._sampling import gathered
 from ._schema import schema, stack_inputs
@@ -32,8 +31,9 @@ class ApplyLoRALayered(io.ComfyNode):
                 io.String.Input(
                     "things",
                     default="",
-                    tooltip='Which LoRAs of the stack are things, by their places, such as "1, 3". Empty: all of them. '
-                    "Each costs one prediction a step; one thing alone costs nothing.",
+                    tooltip="Which LoRAs of the stack are things, by name, trigger words or place, with commas "
+                    'between: "castle, balloon" or "1, 3". Empty: all of them. Each costs one prediction a step; one '
+                    "thing alone costs nothing.",
                 ),
                 io.Clip.Input("clip", optional=True, tooltip="The text encoder. All LoRAs speak in it."),
                 *stack_inputs(),
@@ -42,6 +42,9 @@ class ApplyLoRALayered(io.ComfyNode):
                 io.Model.Output("model_out", display_name="model", tooltip="The model with the layers."),
                 io.Clip.Output(
                     "clip_out", display_name="clip", tooltip="The text encoder with all LoRAs, if one came in."
+                ),
+                io.String.Output(
+                    "report", display_name="report", tooltip="Which LoRA is a thing, which is merged, and what it costs."
                 ),
             ],
         )
@@ -57,5 +60,5 @@ class ApplyLoRALayered(io.ComfyNode):
     ) -> io.NodeOutput:
         """Attaches the composition to a clone."""
         stacked = gathered(stack, lora_stack)
-        places = [place - 1 for place in integers(things, "things")] or range(len(stacked.entries))
-        return io.NodeOutput(*layered(model, clip, stacked, places))
+        places = things_of(things, stacked)
+        return io.NodeOutput(*layered(model, clip, stacked, places), describe(stacked, places))

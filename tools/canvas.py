@@ -65,7 +65,7 @@ SOCKETS: dict[str, tuple[Sockets, Sockets]] = {
     ),
     "ApplyLoRALayered": (
         {"model": "MODEL", "clip": "CLIP", "stack": "STYLE_STACK", "lora_stack": "LORA_STACK"},
-        {"model": "MODEL", "clip": "CLIP"},
+        {"model": "MODEL", "clip": "CLIP", "report": "STRING"},
     ),
     "SolidMask": ({}, {"MASK": "MASK"}),
     "MaskComposite": ({"destination": "MASK", "source": "MASK"}, {"MASK": "MASK"}),

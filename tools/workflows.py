@@ -143,14 +143,17 @@ def layered(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -
     about = (
         "# LoRA Layered\n\nTwo things, snow and a style, four LoRAs in one picture. What covers the picture is "
         "merged, each thing is added alone over it.\n\n**Try**\n- *things*: which LoRAs of the stack are things, by "
-        "their places\n- what covers the picture at 0.75, things at 1\n- one thing costs nothing; with more of them "
+        "name, trigger words or place\n- what covers the picture at 0.75, things at 1\n- one thing costs nothing; with more of them "
         "each costs a prediction a step\n"
     )
     drawing = Drawing(base, about)
     stack = drawing.styles(strengths)
     inputs = {"model": Socket(drawing.checkpoint, "MODEL"), "clip": Socket(drawing.checkpoint, "CLIP"), "stack": stack}
-    node = drawing.canvas.add("ApplyLoRALayered", (1320, 0, 340, 140), "1, 2", title="", **inputs)
-    drawing.canvas.frame("3  Which are things", node)
+    things = "lighthouse, balloon" if base is STANDIN else "1, 2"  # a placeholder's name would not outlive the choice
+    node = drawing.canvas.add("ApplyLoRALayered", (1320, 0, 340, 180), things, title="", **inputs)
+    source = Socket(node, "report")
+    report = drawing.canvas.add("PreviewAny", (1320, 240, 340, 320), title="Who is a thing", source=source)
+    drawing.canvas.frame("3  Which are things", node, report)
     prompts = drawing.prompts(1740, prompt, Socket(node, "clip"))
     drawing.painting("The picture", (2220, 0), "KSampler", (), prefix, model=Socket(node, "model"), **prompts)
     return drawing.canvas

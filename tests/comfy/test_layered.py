@@ -4,7 +4,7 @@ import pytest
 from mixlora.mixlora_core.compose import composed
 from mixlora.mixlora_core.composition import Centred
 from mixlora.mixlora_core.errors import CompositionError
-from mixlora.mixlora_core.layered import layered
+from mixlora.mixlora_core.layered import describe, layered, things_of
 from mixlora.mixlora_core.mixing.weighted_mix import MixSettings, mix
 from mixlora.mixlora_core.stack import StyleStack
 from mixlora.nodes import ApplyLoRALayered
@@ -64,11 +64,12 @@ def test_two_things_cost_two_rows_more(sd15, three, models):
 
 
 def test_the_node_counts_places_from_one(sd15, clip, three, models):
-    model, text = ApplyLoRALayered.execute(sd15, "3, 1", clip=clip, stack=three).args
+    model, text, report = ApplyLoRALayered.execute(sd15, "3, 1", clip=clip, stack=three).args
     expected = models.sample(layered(sd15, None, three, [0, 2])[0], steps=2, cfg=2.0)
     assert far(models.sample(model, steps=2, cfg=2.0), expected) < 1e-6
     assert text is not clip and text.patcher.patches
-    model, text = ApplyLoRALayered.execute(sd15, "", stack=three).args
+    assert report.startswith("2 of 3 LoRAs are things") and "4 predictions a step" in report
+    model, text, report = ApplyLoRALayered.execute(sd15, "", stack=three).args
     everyone = models.sample(composed(sd15, three, Centred(3)), steps=2, cfg=2.0)
     assert far(models.sample(model, steps=2, cfg=2.0), everyone) < 1e-6 and text is None
 
@@ -79,12 +80,35 @@ def test_the_node_counts_places_from_one(sd15, clip, three, models):
         ("4", "things are 4; expected different places in a stack of 3, from 1 to 3"),
         ("0", "things are 0; expected different places"),
         ("2, 2", "things are 2, 2; expected different places"),
-        ("castle", "things is 'castle'; expected whole numbers"),
+        ("castle", "things: 'castle' is no LoRA of the stack; expected places such as 1, 3, or names such as "),
     ],
 )
 def test_the_node_refuses(things, message, sd15, three):
     with pytest.raises(CompositionError, match=message):
         ApplyLoRALayered.execute(sd15, things, stack=three)
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("", (0, 1, 2)),
+        ("3 1", (2, 0)),
+        ("three, one", (2, 0)),
+        ("things/one.safetensors; 2", (0, 1)),
+        ("a hot air balloon", (1,)),
+    ],
+)
+def test_things_are_called_by_place_name_or_trigger_words(text, places, loras):
+    balloon = {"modelspec.trigger_phrase": "a hot air balloon"}
+    names = [loras.save("things/one"), loras.save("two", metadata=balloon), loras.save("three")]
+    assert things_of(text, StyleStack().plus([(name, 1.0, 1.0) for name in names])) == places
+
+
+def test_the_report_says_who_is_what(three):
+    lines = describe(three, [0, 2]).splitlines()
+    assert [line.split(": ")[1].split(",")[0] for line in lines[1:]] == ["thing", "merged", "thing"]
+    assert [three.entries[place].lora_name in line for place, line in enumerate(lines[1:])] == [True] * 3
+    assert describe(three, [1]).startswith("All 3 LoRAs are merged")
 
 
 @pytest.mark.parametrize("scenery", [-0.1, float("nan")])
