@@ -44,7 +44,7 @@ class ApplyLoRALayered(io.ComfyNode):
                     "clip_out", display_name="clip", tooltip="The text encoder with all LoRAs, if one came in."
                 ),
                 io.String.Output(
-                    "report", display_name="report", tooltip="Which LoRA is a thing, which is merged, and what it costs."
+                    "report", display_name="report", tooltip="Which LoRA is a thing, which is merged, the cost."
                 ),
             ],
         )

@@ -143,8 +143,8 @@ def layered(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -
     about = (
         "# LoRA Layered\n\nTwo things, snow and a style, four LoRAs in one picture. What covers the picture is "
         "merged, each thing is added alone over it.\n\n**Try**\n- *things*: which LoRAs of the stack are things, by "
-        "name, trigger words or place\n- what covers the picture at 0.75, things at 1\n- one thing costs nothing; with more of them "
-        "each costs a prediction a step\n"
+        "name, trigger words or place\n- what covers the picture at 0.75, things at 1\n- one thing costs nothing; with "
+        "more of them each costs a prediction a step\n"
     )
     drawing = Drawing(base, about)
     stack = drawing.styles(strengths)
