@@ -25,6 +25,7 @@ COMMANDS = {
     "run": Command("runner", "paint what is missing of a plan"),
     "judge": Command("judges.command", "let a judge score the pictures of a plan"),
     "report": Command("report", "statistics, plots and contact sheets of a plan as HTML and Markdown"),
+    "sheet": Command("contact", "the same sets by some methods of a plan on one picture"),
     "testbed": Command("chain", "run, oracle and report of a plan, one after the other"),
     "rate": Command("rating.command", "compare pictures by eye on a local page"),
     "evidence": Command("evidence", "write the tables of docs/evidence.md from the results of the plans"),
