@@ -53,25 +53,26 @@ def wins_by_size(baseline: str) -> Build:
 
 
 def against(baseline: Callable[[str], str]) -> Build:
-    """Each method's means, and its differences from the method that `baseline` names for it."""
+    """Each method's means, and its differences from the method that `baseline` names for it; then the overloaded."""
 
     def build(findings: Findings) -> Table:
         rows, heads = [], []
-        compared = _compared(findings)
+        compared, broken = _compared(findings), measure(findings, "overloaded")
         for found in compared:
             points = "points" if found.unit == "%" else ""
             heads += [sections.head(found), Head("difference", points), Head("won / tied / lost", "%")]
+        heads += [sections.head(broken)] if broken else []
         for label in findings.reading.labels:
             cells, other = [], baseline(label)
             for found in compared:
-                mean = findings.mean(found, label)
-                cells.append(Cell(found.text(mean.value), found.range(mean.low, mean.high)))
+                cells.append(_mean(findings, found, label))
                 if other == label or other not in findings.reading.labels:
                     cells += [Cell("–"), Cell("–")]
                     continue
                 gap = findings.difference(found, label, other)
                 cells.append(_gap(found, gap))
                 cells.append(Cell(_shares(findings.wins(found, label, other))))
+            cells += [_mean(findings, broken, label)] if broken else []
             rows.append(Row(label, tuple(cells)))
         return Table("", "method", tuple(heads), tuple(rows))
 
@@ -108,9 +109,13 @@ def _at(findings: Findings, found: Measure, method: str, setting: str, baseline:
     if label not in findings.reading.labels or (baseline and other not in findings.reading.labels):
         return Cell("–")
     if not baseline:
-        mean = findings.mean(found, label)
-        return Cell(found.text(mean.value), found.range(mean.low, mean.high))
+        return _mean(findings, found, label)
     return _gap(found, findings.difference(found, label, other))
+
+
+def _mean(findings: Findings, found: Measure, label: str) -> Cell:
+    mean = findings.mean(found, label)
+    return Cell(found.text(mean.value), found.range(mean.low, mean.high))
 
 
 def _gap(found: Measure, gap: Estimate) -> Cell:
