@@ -1,11 +1,10 @@
 """`tune`: strengths for the adapters of the stand-in, found by search with the oracle as its score.
 
-For one set: a strength for each of its adapters. Or for a plan: one for each category, the same in all its sets, found
-on sets that the plan does not have.
+For one set: a strength for each of its adapters. Or for a plan: one for each category, or for each category and part of
+the run, the same in all its sets, found on sets that it does not have. What is looked at, no plan shows (`tuning_cases`).
 
-It looks at other scenes than any that the testbed judges: with an object in them, which no prompt of the testbed has,
-in other lands and at other times than the set's own prompt, from noise of its own. What it finds is a learned mix of
-one coefficient for each adapter, which the method `learned` reads.
+What it finds is a learned mix of one coefficient for each adapter, which the method `learned` reads; with parts of the
+run a method `timed` for a plan.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,39 +25,35 @@ from ..mixlora_core.layers.blocks import ALL
 from ..mixlora_core.layers.learned_mix import LearnedMix, Named, tensor_hash
 from ..training.search import SearchSettings, Strengths, search
 from ..training.settings import TrainingError
-from .jobs import ElementSet, EvaluationError, Job
+from .jobs import ElementSet, EvaluationError, Job, Method
 from .methods import method
 from .plan import read_plan
-from .planned import Plan, spread
-from .testbeds import StandinTestbed, digests, draw
-
-FIRST_SEED = 900_000
-"""Of the noise to tune on; plans name their seeds from 0."""
+from .planned import Plan
+from .testbeds import StandinTestbed, digests
+from .tuning_cases import Case, other_cases, own_cases, the_set
 
 ELEMENTS, PRODUCT = "elements", "elements x quality"
 
-SpreadOut = Callable[[ElementSet, Strengths], Strengths]
-"""A set and the numbers that are searched -> the strength of each of its adapters."""
+How = Callable[[ElementSet, Strengths], Method]
+"""A set and the numbers that are searched -> how it is painted with them."""
 Paint = Callable[[Job], tuple[np.ndarray, float]]
 Look = Callable[[np.ndarray], Any]
 """Pictures -> a reading, as `judges.oracle` has it."""
-
-
-class Case(NamedTuple):
-    """A picture to look at: one set in one scene, from noise of its own."""
-
-    chosen: ElementSet
-    prompt: str
-    seed: int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `tune`."""
     parser.add_argument("elements", nargs="*", help="the elements of the set, in any order: lighthouse snow monet")
     parser.add_argument("--plan", type=Path, help="instead of a set: one strength a category, for all sets of a plan")
-    parser.add_argument("--output", type=Path, help="the learned mix to write, .safetensors; with --plan a folder")
+    in_time = "with --plan: other strengths from there on, a share of the run (0.4 is 40 %%)"
+    parser.add_argument("--edges", type=float, nargs="+", default=[], metavar="SHARE", help=in_time)
+    output = "the learned mix to write, .safetensors; with --plan a folder; with --edges a .toml"
+    parser.add_argument("--output", type=Path, help=output)
     parser.add_argument("--prompts", type=int, default=6, help="scenes to look at (default: 6)")
+    parser.add_argument("--steps", type=int, help="of a picture to look at (default: as in plans)")
     parser.add_argument("--budget", type=int, default=40, help="strengths to try (default: 40)")
+    first = "what to try first, for all alike (default: 1, 1/sqrt(N) and 1/N)"
+    parser.add_argument("--starts", type=float, nargs="+", default=[], metavar="STRENGTH", help=first)
     parser.add_argument("--seed", type=int, default=0, help="of search and scenes (default: 0)")
     parser.add_argument("--score", choices=(ELEMENTS, PRODUCT), default=ELEMENTS, help=f"default: {ELEMENTS}")
     parser.add_argument(
@@ -70,56 +66,90 @@ def run(arguments: argparse.Namespace) -> int:
     testbed = StandinTestbed()
     if (arguments.plan is None) == (not arguments.elements):
         raise EvaluationError("Give either the elements of one set or --plan with a plan of the stand-in.")
-    if arguments.plan is not None:
-        return _by_category(testbed, read_plan(arguments.plan), arguments)
-    chosen = the_set(testbed, arguments.elements)
-    prompts = fitting_prompts(testbed, chosen, arguments.prompts, arguments.seed)
-    if arguments.print_prompts:
-        print("\n".join(prompts))
-        return 0
-    if arguments.output is None or arguments.output.suffix != ".safetensors":
-        raise EvaluationError(f"--output is {arguments.output}; expected a name that ends with .safetensors.")
-    cases = [Case(chosen, prompt, FIRST_SEED + number) for number, prompt in enumerate(prompts)]
-    log = arguments.output.with_suffix(".search.json")
-    strengths, about = _searched(testbed, cases, each_its_own, chosen.size, log, arguments)
-    mix_of(testbed, chosen, strengths, about).write(arguments.output)
-    print(f"{arguments.output}: {about['score']} at " + ", ".join(f"{value:.3f}" for value in strengths))
-    return 0
-
-
-def _by_category(testbed: StandinTestbed, plan: Plan, arguments: argparse.Namespace) -> int:
-    """One strength for each category, found on sets that the plan does not have; a mix for each set that it has."""
-    if plan.testbed.name != testbed.name:
+    if arguments.edges and arguments.plan is None:
+        raise EvaluationError("--edges goes with --plan: strengths for parts of the run are searched by category.")
+    plan = None if arguments.plan is None else read_plan(arguments.plan)
+    if plan is None:
+        cases = own_cases(testbed, the_set(testbed, arguments.elements), arguments.prompts, arguments.seed)
+    elif plan.testbed.name != testbed.name:
         raise EvaluationError(f"{plan.path} is of the testbed {plan.testbed.name}; the search is for the stand-in's.")
-    if arguments.output is None or arguments.output.suffix:
-        raise EvaluationError(f"--output is {arguments.output}; expected a folder, for a mix of each set.")
-    cases = other_cases(testbed, plan.sets, arguments.prompts, arguments.seed)
+    else:
+        cases = other_cases(testbed, plan.sets, arguments.prompts, arguments.seed)
     if arguments.print_prompts:
         print("\n".join(one.prompt for one in cases))
         return 0
-
-    def of_category(chosen: ElementSet, values: Strengths) -> Strengths:
-        return tuple(values[testbed.categories.index(testbed.elements[name].category)] for name in chosen.elements)
-
-    log = arguments.output / "search.json"
-    strengths, about = _searched(testbed, cases, of_category, len(testbed.categories), log, arguments)
-    for chosen in plan.sets:
-        name = "-".join(chosen.elements)
-        mix_of(testbed, chosen, of_category(chosen, strengths), about).write(arguments.output / f"{name}.safetensors")
-    named = (f"{name} {value:.3f}" for name, value in zip(testbed.categories, strengths, strict=True))
-    print(f"{arguments.output}: {len(plan.sets)} mixes, {about['score']} at {', '.join(named)}")
+    ending = ".safetensors" if plan is None else ".toml" if arguments.edges else ""
+    if arguments.output is None or arguments.output.suffix != ending:
+        expected = f"a name that ends with {ending}" if ending else "a folder, for a mix of each set"
+        raise EvaluationError(f"--output is {arguments.output}; expected {expected}.")
+    if plan is None:
+        _of_set(testbed, cases, arguments)
+    elif arguments.edges:
+        _in_time(testbed, cases, arguments)
+    else:
+        _by_category(testbed, plan, cases, arguments)
     return 0
 
 
-def each_its_own(chosen: ElementSet, values: Strengths) -> Strengths:
-    """A number for each adapter of the one set."""
-    return values
+def _of_set(testbed: StandinTestbed, cases: Sequence[Case], arguments: argparse.Namespace) -> None:
+    """A strength for each adapter of the one set."""
+    chosen, output = cases[0].chosen, arguments.output
+
+    def spread(chosen: ElementSet, values: Strengths) -> Strengths:
+        return values
+
+    with tempfile.TemporaryDirectory() as folder:
+        how = as_mix(testbed, Path(folder) / "tried.safetensors", spread)
+        strengths, about = _searched(testbed, cases, how, chosen.size, output.with_suffix(".search.json"), arguments)
+    mix_of(testbed, chosen, strengths, about).write(output)
+    print(f"{output}: {about['score']} at " + ", ".join(f"{value:.3f}" for value in strengths))
+
+
+def _by_category(testbed: StandinTestbed, plan: Plan, cases: Sequence[Case], arguments: argparse.Namespace) -> None:
+    """One strength for each category; a mix for each set of the plan."""
+
+    def spread(chosen: ElementSet, values: Strengths) -> Strengths:
+        return tuple(values[testbed.categories.index(testbed.elements[name].category)] for name in chosen.elements)
+
+    output, numbers = arguments.output, len(testbed.categories)
+    with tempfile.TemporaryDirectory() as folder:
+        how = as_mix(testbed, Path(folder) / "tried.safetensors", spread)
+        strengths, about = _searched(testbed, cases, how, numbers, output / "search.json", arguments)
+    for chosen in plan.sets:
+        name = "-".join(chosen.elements)
+        mix_of(testbed, chosen, spread(chosen, strengths), about).write(output / f"{name}.safetensors")
+    named = (f"{name} {value:.3f}" for name, value in zip(testbed.categories, strengths, strict=True))
+    print(f"{output}: {len(plan.sets)} mixes, {about['score']} at {', '.join(named)}")
+
+
+def _in_time(testbed: StandinTestbed, cases: Sequence[Case], arguments: argparse.Namespace) -> None:
+    """One strength for each category and part of the run; a table for a plan."""
+    output, numbers = arguments.output, len(testbed.categories) * (len(arguments.edges) + 1)
+
+    def how(chosen: ElementSet, values: Strengths) -> Method:
+        return method("timed", {"edges": arguments.edges, "rows": rows_of(testbed, values)}, 1.0)
+
+    strengths, about = _searched(testbed, cases, how, numbers, output.with_suffix(".search.json"), arguments)
+    rows = "".join(f'    "{row}",\n' for row in rows_of(testbed, strengths))
+    found = f"# {about['score']} in {len(cases)} pictures, the best of {about['tried']} tries (`tune`)."
+    table = f'[methods."learned in time"]\nkind = "timed"\nedges = {arguments.edges}\nrows = [\n{rows}]\n'
+    output.write_text(f"{found}\n{table}", encoding="utf-8")
+    print(f"{output}: {about['score']}\n{table}")
+
+
+def rows_of(testbed: StandinTestbed, values: Strengths) -> list[str]:
+    """Of the kind `timed`: for each element the numbers of its category, one for each part of the run."""
+    table = np.reshape(values, (len(testbed.categories), -1))
+    return [
+        " ".join([name, *(f"{value:.3f}" for value in table[testbed.categories.index(element.category)])])
+        for name, element in testbed.elements.items()
+    ]
 
 
 def _searched(
     testbed: StandinTestbed,
     cases: Sequence[Case],
-    spread_out: SpreadOut,
+    how: How,
     numbers: int,
     log: Path,
     arguments: argparse.Namespace,
@@ -132,11 +162,10 @@ def _searched(
     standalone.import_comfy()
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        settings = SearchSettings(budget=arguments.budget, seed=arguments.seed)
-        with tempfile.TemporaryDirectory() as folder:
-            score = Score(testbed, cases, spread_out, Path(folder) / "tried.safetensors", Painter(testbed).paint,
-                          ElementOracle.load().read, list(KNOWN), arguments.score)  # fmt: skip
-            found = search(score, numbers, settings, log, _say)
+        settings = SearchSettings(budget=arguments.budget, seed=arguments.seed, starts=tuple(arguments.starts))
+        score = Score(testbed, cases, how, Painter(testbed).paint, ElementOracle.load().read, list(KNOWN),
+                      arguments.score, arguments.steps)  # fmt: skip
+        found = search(score, numbers, settings, log, _say)
     except TrainingError as error:
         raise EvaluationError(str(error)) from error
     strengths, best = found.best
@@ -144,53 +173,6 @@ def _searched(
         "objective": f"oracle: {arguments.score}", "score": f"{best:.6g}", "tried": str(len(found.tried)),
         "seed": str(arguments.seed), "prompts": "\n".join(one.prompt for one in cases),
     }  # fmt: skip
-
-
-def the_set(testbed: StandinTestbed, elements: Sequence[str]) -> ElementSet:
-    """The testbed's set of these elements. Raises EvaluationError where it has none."""
-    found = [one for one in testbed.sets if set(one.elements) == set(elements)]
-    if not found:
-        raise EvaluationError(
-            f"{' + '.join(elements)} is no set of the testbed; expected a landmark and at most one element of each "
-            "other category, all of one world."
-        )
-    return found[0]
-
-
-def fitting_prompts(testbed: StandinTestbed, chosen: ElementSet, count: int, seed: int = 0) -> list[str]:
-    """Prompts of the set in scenes that no plan of the testbed shows. Raises EvaluationError for more than there are.
-
-    Each scene has an object of the base's world in it, and neither the land nor the time of the set's own prompt.
-    """
-    from ..standin.scenes import GROWS_ON, LANDS, TIMES, Scene
-
-    judged = testbed.prompt(chosen)[0]
-    scenes = [
-        Scene(land, time, (thing,))
-        for land in LANDS
-        for time in TIMES
-        for thing in GROWS_ON[land]
-        if not judged.startswith(f"a {land} ") and f" at {time}" not in judged
-    ]
-    if not 1 <= count <= len(scenes):
-        raise EvaluationError(f"--prompts {count}; expected 1 to {len(scenes)} for this set.")
-    order = np.random.default_rng([draw(chosen.elements, "tune"), seed]).permutation(len(scenes))
-    triggers = [testbed.elements[name].trigger for name in chosen.elements]
-    return [", ".join([scenes[place].caption, *triggers]) for place in order[:count]]
-
-
-def other_cases(testbed: StandinTestbed, judged: Sequence[ElementSet], count: int, seed: int = 0) -> list[Case]:
-    """Sets as large as the judged ones that are not among them, each in one scene that no plan shows."""
-    names, sizes = {one.name for one in judged}, {one.size for one in judged}
-    left = [one for one in testbed.sets if one.size in sizes and one.name not in names]
-    each = -(-count // len(sizes))
-    found = sorted(spread(left, each), key=lambda one: draw(one.elements, "tune"))
-    if len(found) < count:
-        raise EvaluationError(f"--prompts {count}; the plan leaves {len(left)} sets of its sizes, expected no more.")
-    return [
-        Case(one, fitting_prompts(testbed, one, 1, seed)[0], FIRST_SEED + number)
-        for number, one in enumerate(found[:count])
-    ]
 
 
 def mix_of(testbed: Any, chosen: ElementSet, strengths: Strengths, about: dict[str, str] | None = None) -> LearnedMix:
@@ -201,17 +183,27 @@ def mix_of(testbed: Any, chosen: ElementSet, strengths: Strengths, about: dict[s
     return LearnedMix(column, named, (ALL,), ALL, "sd1", about or {})
 
 
+def as_mix(testbed: Any, path: Path, spread: Callable[[ElementSet, Strengths], Strengths]) -> How:
+    """Numbers as a learned mix in a file that is written anew for each try; `spread` makes strengths of them."""
+
+    def how(chosen: ElementSet, values: Strengths) -> Method:
+        mix_of(testbed, chosen, spread(chosen, values)).write(path)
+        return method("learned", {"file": str(path)}, 1.0)
+
+    return how
+
+
 class Score:
     """Numbers -> how surely the oracle sees the elements in pictures painted with them, 0 to 1.
 
-    Each case has its own noise, the same for all numbers, and `spread_out` makes its strengths of them. With PRODUCT
-    each picture counts by its quality too.
+    Each case has its own noise, the same for all numbers, and `how` says what they mean for its set. With PRODUCT each
+    picture counts by its quality too. `steps`: of a picture, None is as in plans.
     """
 
-    def __init__(self, testbed: Any, cases: Sequence[Case], spread_out: SpreadOut, mix: Path, paint: Paint, look: Look,
-                 known: Sequence[str], kind: str = ELEMENTS) -> None:  # fmt: skip
-        self._testbed, self._cases, self._spread_out, self._mix = testbed, cases, spread_out, mix
-        self._paint, self._look, self._known, self._kind = paint, look, list(known), kind
+    def __init__(self, testbed: Any, cases: Sequence[Case], how: How, paint: Paint, look: Look, known: Sequence[str],
+                 kind: str = ELEMENTS, steps: int | None = None) -> None:  # fmt: skip
+        self._testbed, self._cases, self._how, self._paint, self._look = testbed, cases, how, paint, look
+        self._known, self._kind, self._steps = list(known), kind, steps
 
     def __call__(self, strengths: Strengths) -> float:
         """Paints and looks. Raises EvaluationError and AdapterError as painting does."""
@@ -223,9 +215,9 @@ class Score:
         return float((seen * reading.quality if self._kind == PRODUCT else seen).mean())
 
     def _picture(self, case: Case, strengths: Strengths) -> np.ndarray:
-        mix_of(self._testbed, case.chosen, self._spread_out(case.chosen, strengths)).write(self._mix)
-        how = method("learned", {"file": str(self._mix)}, 1.0)
-        sampling, files = self._testbed.sampling(case.chosen.world), digests(self._testbed, case.chosen)
+        how, sampling = self._how(case.chosen, strengths), self._testbed.sampling(case.chosen.world)
+        sampling = sampling if self._steps is None else replace(sampling, steps=self._steps)
+        files = digests(self._testbed, case.chosen)
         return self._paint(Job("tune", how, case.chosen, case.prompt, "", case.seed, sampling, files))[0]
 
 

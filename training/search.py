@@ -1,8 +1,8 @@
 """The best strengths for any score: a black-box search with a budget, by CMA-ES (the package cmaes).
 
 CMA-ES (Hansen, arXiv 1604.00772) needs no gradient and bears noise; with two to a few dozen numbers and tens of
-evaluations it is what the field uses. The known rules 1, 1/sqrt(N) and 1/N are tried first, so the result is never
-worse than the best of them by this score.
+evaluations it is what the field uses. The known rules 1, 1/sqrt(N) and 1/N, or strengths that one names, are tried
+first, so the result is never worse than the best of them by this score.
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ class SearchSettings:
     """Where to search and how long. Raises TrainingError for values out of range."""
 
     budget: int = 40
-    """Evaluations of the objective, with those of the known rules."""
+    """Evaluations of the objective, with the first ones."""
     lowest: float = 0.0
     highest: float = 1.5
     spread: float = 0.2
-    """Standard deviation of the first strengths that are tried around the best known rule."""
+    """Standard deviation of the strengths that are then tried around the best of the first ones."""
     seed: int = 0
+    starts: tuple[float, ...] = ()
+    """What is tried first, each for all adapters alike; empty: the known rules 1, 1/sqrt(N) and 1/N."""
 
     def __post_init__(self) -> None:
-        numbers = (self.lowest, self.highest, self.spread)
+        numbers = (self.lowest, self.highest, self.spread, *self.starts)
         if self.budget < 1 or not all(map(math.isfinite, numbers)) or self.lowest >= self.highest or self.spread <= 0:
             raise TrainingError(
                 f"Search: budget {self.budget}, from {self.lowest} to {self.highest}, spread {self.spread}; expected 1 "
@@ -87,9 +89,10 @@ def search(
         on_try(number, strengths, found)
         return found
 
-    rules = dict.fromkeys(_within(1 / n, adapters, settings) for n in (1.0, math.sqrt(adapters), float(adapters)))
-    for rule in list(rules)[: settings.budget]:
-        score(rule)
+    starts = settings.starts or [1 / n for n in (1.0, math.sqrt(adapters), float(adapters))]
+    alike = dict.fromkeys(_within(start, adapters, settings) for start in starts)
+    for strengths in list(alike)[: settings.budget]:
+        score(strengths)
     if len(journal.tried) < settings.budget:
         _evolve(score, journal, adapters, settings)
     return Found(tuple(journal.tried))
@@ -124,10 +127,8 @@ class _Journal:
     def __init__(self, path: Path | None, adapters: int, settings: SearchSettings) -> None:
         self.path, self.tried = path, []
         # A larger budget continues a search; anything else makes another one.
-        self._what = {
-            "adapters": adapters,
-            **{name: value for name, value in vars(settings).items() if name != "budget"},
-        }
+        self._what = {"adapters": adapters, **vars(settings), "starts": list(settings.starts)}
+        del self._what["budget"]
         self._former: list[tuple[Strengths, float]] = []
         if path is not None and path.exists():
             self._former = self._read(path)

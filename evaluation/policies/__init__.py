@@ -12,6 +12,7 @@ from .paper import MODES, Composite, Merge, NoAdapter, Switch
 from .prompt_aware import WComposite, WSwitch
 from .regions import Layout, Regions
 from .router import Router
+from .timed import Timed
 
 KINDS: dict[str, type[Policy]] = {
     "none": NoAdapter,
@@ -30,6 +31,7 @@ KINDS: dict[str, type[Policy]] = {
     "null_space": NullSpace,
     "concept_style": ConceptStyle,
     "learned": Learned,
+    "timed": Timed,
     "regions": Regions,
     "layout": Layout,
     "router": Router,

@@ -28,6 +28,8 @@ class Plain:
 
 
 TEXTS = ("own", "base", "first", "all")
+TOGETHER = TEXTS[1:]
+"""Of adapters that all speak in one branch."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,15 @@ class Counted(Composed):
             for side in sides
         )
         return rows / (steps * len(sides))
+
+
+def check_together(text: str) -> None:
+    """Raises EvaluationError for a `text` that adapters which speak together cannot have."""
+    if text not in TOGETHER:
+        raise EvaluationError(
+            f"text is {text!r}; expected one of {', '.join(TOGETHER)}: adapters speak together, so "
+            "the prompt is read once."
+        )
 
 
 def scaled(stack: StyleStack, factor: float) -> StyleStack:

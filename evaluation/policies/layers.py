@@ -16,10 +16,9 @@ from ...mixlora_core.layers import blocks
 from ...mixlora_core.layers.learned_mix import LearnedMix, read, tensor_hash
 from ...mixlora_core.stack import CONCEPT, STYLE, StyleStack
 from ..jobs import EvaluationError
-from .base import Composed, Encode, scaled
+from .base import Composed, Encode, check_together, scaled
 
 SUM, ROOT = "sum", "root"
-TOGETHER = ("base", "first", "all")
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class ConceptStyle(Composed):
     mode: str = SUM
 
     def __post_init__(self) -> None:
-        _check_text(self.text)
+        check_together(self.text)
         if self.mode not in (SUM, ROOT):
             raise EvaluationError(f"mode is {self.mode!r}; expected {SUM} or {ROOT}.")
         Rise(self.alpha, self.beta)
@@ -70,7 +69,7 @@ class Learned(Composed):
     digest: str = ""
 
     def __post_init__(self) -> None:
-        _check_text(self.text)
+        check_together(self.text)
         found = _digest(self.file)
         if self.digest and self.digest != found:
             raise EvaluationError(f"{self.file} has changed since the plan was read; read the plan again.")
@@ -93,14 +92,6 @@ def at_once(stack: StyleStack) -> int:
     if not (counts[CONCEPT] and counts[STYLE]):
         return len(stack.entries)
     return max(counts[CONCEPT], counts[STYLE]) + counts[""]
-
-
-def _check_text(text: str) -> None:
-    if text not in TOGETHER:
-        raise EvaluationError(
-            f"text is {text!r}; expected one of {', '.join(TOGETHER)}: adapters speak together, so "
-            "the prompt is read once."
-        )
 
 
 def _files(place: str) -> list[Path]:
