@@ -1,7 +1,8 @@
 """`tune`: strengths for the adapters of the stand-in, found by search with the oracle as its score.
 
 For one set: a strength for each of its adapters. Or for a plan: one for each category, or for each category and part of
-the run, the same in all its sets, found on sets that it does not have. What is looked at, no plan shows (`tuning_cases`).
+the run, the same in all its sets and found on sets that it does not have. No plan shows what is looked at
+(`tuning_cases`).
 
 What it finds is a learned mix of one coefficient for each adapter, which the method `learned` reads; with parts of the
 run a method `timed` for a plan.
