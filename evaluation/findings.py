@@ -115,18 +115,23 @@ class Findings:
         return (same or none or [self.merge])[0]
 
     def seconds(self, label: str, where: Where | None = None) -> float:
-        """The median time of a picture."""
-        values = self.reading.seconds[self.reading.row(label)]
-        values = values[~np.isnan(values) & (True if where is None else where)]
+        """The median time of a picture; of those painted here, if there are any, for other machines are others."""
+        row = self.reading.row(label)
+        values = self.reading.seconds[row]
+        timed = ~np.isnan(values) & (True if where is None else where)
+        here = timed & self.reading.here[row]
+        values = values[here if here.any() else timed]
         return float(np.median(values)) if len(values) else float("nan")
 
     def cost(self, label: str, where: Where | None = None) -> float:
-        """The median of a picture's time over that of the cheapest method for the same set."""
+        """The median of a picture's time over the cheapest method's for the same set, both painted here or neither."""
         other = self.cheapest(label)
         if other is None:
             return float("nan")
-        mine, others = (self.reading.seconds[self.reading.row(one)] for one in (label, other))
-        return statistics.paired_ratio(mine if where is None else np.where(where, mine, np.nan), others)
+        row, base = self.reading.row(label), self.reading.row(other)
+        alike = self.reading.here[row] == self.reading.here[base]
+        mine = np.where(alike if where is None else alike & where, self.reading.seconds[row], np.nan)
+        return statistics.paired_ratio(mine, self.reading.seconds[base])
 
     def main(self) -> list[Measure]:
         """The measures that plots and sentences are about: share and soundness by the oracle, else what there is."""

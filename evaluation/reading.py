@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,11 @@ class Reading:
         """A method's picture of a case, if it is painted."""
         job = self.jobs.get((label, case))
         return self.files.get(job.key) if job else None
+
+    @cached_property
+    def here(self) -> NDArray[np.bool_]:
+        """(methods, cases): where the picture was painted for these results; else only scores were taken over."""
+        return np.array([[self.file(one, at) is not None for at in range(len(self.cases))] for one in self.labels])
 
     def common(self, column: Column) -> NDArray[np.bool_]:
         """(cases,): whether all methods that have this measure at all have it here."""

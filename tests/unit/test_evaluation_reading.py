@@ -89,6 +89,20 @@ def test_findings_are_those_of_the_plain_way(full):
     assert recall.value == pytest.approx(np.mean(hits)) and recall.cases == len(hits) and recall.sets == 5
 
 
+def test_times_of_other_machines_are_not_set_against_those_of_this_one(tmp_path):
+    """Scores that were taken over bring times with them; a cost compares pictures of one origin."""
+    jobs = made.jobs()
+    with made.begun(tmp_path) as store:
+        for job in jobs:
+            if job.label == "merge" and job.set.size == 2:
+                store.adopt(job, 50.0, [])
+            else:
+                made.paint(store, job)
+        findings = Findings(reading_of(jobs, store))
+    assert findings.cost("merge") == 1 and np.isnan(findings.cost("merge", findings.sizes == 2))
+    assert findings.seconds("merge") == 1 and findings.seconds("merge", findings.sizes == 2) == 50
+
+
 def test_fewer_that_nobody_asked_for_wins(full):
     jobs, store = full
     findings = Findings(reading_of(jobs, store))
