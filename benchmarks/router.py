@@ -32,6 +32,8 @@ from .results import Row, table, write_results
 
 LAMBDAS = (0.5, 0.7, 1.0)
 """Of the linear mixes of two: w/N, about w/√N, and w."""
+ROUTED = (1.0, 1.5, 2.0)
+"""λ of a router's experts. Its coefficients sum to 1 for a token, those of a linear mix to 2 λ."""
 EXAMPLES, HELD_OUT, EXAMPLE_SEED = 150, 50, 31
 """Drawn pictures of each style that the reader learns from, and that it is tried on."""
 
@@ -52,8 +54,11 @@ def main() -> None:
     reader, right = style_reader(oracle)
     rows = [Row("reader: tiles of drawn pictures in the right style, worst style (%)", 100 * right)]
     methods = {
-        "router, two experts a token": method("router", {"file": str(router_file(WORK))}, 1.0),
-        "router, one expert a token": method("router", {"file": str(router_file(WORK)), "k": 1}, 1.0),
+        **{
+            f"router, {words} a token, λ = {one:g}": method("router", {"file": str(router_file(WORK)), "k": k}, one)
+            for k, words in ((2, "two experts"), (1, "one expert"))
+            for one in ROUTED
+        },
         **{f"linear mix, λ = {one:g} each": method("merge", {}, one) for one in LAMBDAS},
     }
     testbed = ExpertTestbed()
