@@ -189,6 +189,7 @@ EXPERIMENTS: Mapping[str, Mapping[str, Build]] = {
         "methods-cost": sections.cost_by_size,
     },
     "learned": {"learned": against(merge)},
+    "timed": {"timed": against(lambda label: "merge, λ = 0.75")},
     "styles": {
         "styles-alone": styles(alone=True, own=True),
         "styles-beside": styles(alone=False, own=True),

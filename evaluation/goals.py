@@ -17,6 +17,8 @@ ABOVE = 0.01
 """What an interval's lower end must reach to be above zero, in points of a percent."""
 FORMS = ("anchored", "centred", "reused", "windowed", "layered")
 """Kinds that make Composite stronger or cheaper."""
+FIXED, LEARNT = ("merge",), ("learned", "timed")
+"""Kinds with strengths of a person's and of a search's."""
 MANY = 5
 """The number of adapters that the goals are about."""
 
@@ -61,11 +63,10 @@ def cheapest(findings: Findings) -> list[Row]:
 
 
 def learned(findings: Findings) -> list[Row]:
-    """The leads of the learned mix and of layered over the best fixed strength, and every method's means."""
-    fixed = [label for label in findings.reading.labels if findings.reading.kind(label) == "merge"]
-    leads = [
-        lead(findings, *who, "best fixed λ", fixed) for who in (("learned mix", ["learned"]), ("layered", ["layered"]))
-    ]
+    """The leads of the best learned mix and of layered over the best fixed strength, and every method's means."""
+    labels = findings.reading.labels
+    fixed, learnt = ([one for one in labels if findings.reading.kind(one) in kinds] for kinds in (FIXED, LEARNT))
+    leads = [lead(findings, *who, "best fixed λ", fixed) for who in (("learned mix", learnt), ("layered", ["layered"]))]
     return [*(row for rows in leads for row in rows), *differences(findings)]
 
 
@@ -97,5 +98,6 @@ KEPT: Mapping[str, tuple[str, Callable[[Findings], list[Row]]]] = {
     "full": ("testbed-evidence", differences),
     "methods": ("methods", methods),
     "learned": ("methods-learned", learned),
+    "timed": ("methods-timed", learned),
 }
 """By plan: the topic of its results file, and its rows."""

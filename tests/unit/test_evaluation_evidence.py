@@ -84,7 +84,7 @@ def test_tables_are_written_from_results_and_the_prose_stays(few, tmp_path, monk
     content = after.partition("<!-- table: lambda-share -->")[2].partition("<!-- end -->")[0]
     assert content == before.partition("<!-- table: lambda-share -->")[2].partition("<!-- end -->")[0]
     kept = {path.stem.rpartition("-")[0]: json.loads(path.read_text())["rows"] for path in numbers.iterdir()}
-    assert sorted(kept) == ["methods", "methods-learned", "testbed-evidence"]
+    assert sorted(kept) == ["methods", "methods-learned", "methods-timed", "testbed-evidence"]
     rows = {row["name"]: row["value"] for row in kept["testbed-evidence"]}
     low, value, high = (rows[f"composite: elements there (%){end}"] for end in (", 95 % from", "", ", 95 % to"))
     assert 0 <= low < value < high <= 100
@@ -115,11 +115,11 @@ def test_the_learned_mix_is_held_against_the_best_fixed_strength(tmp_path):
     sets = [ElementSet(f"five {number}", "north", ("tower", "frost", "ink", "gate", "rain")) for number in range(4)]
     strengths = {"merge": 1.0, "merge, λ = 0.5": 0.5, "no LoRA": 0.0}
     methods = {label: method("merge" if there else "none", {}, there or 1.0) for label, there in strengths.items()} | {
-        "learned": method("ssr", {}, 1.0)
+        "learned": method("timed", {"rows": ["tower 1"]}, 1.0)
     }
 
     def seen(job, element):
-        number = 3 if job.method.kind == "ssr" else 4 * job.method.strength * (job.method.kind == "merge") - 2
+        number = 3 if job.method.kind == "timed" else 4 * job.method.strength * (job.method.kind == "merge") - 2
         return float(job.set.elements.index(element) < number)
 
     found = findings_of(tmp_path, methods, sets, seen)
