@@ -10,6 +10,7 @@ from .layered import ApplyLoRALayered
 from .mix_weights import MixLoRAWeights
 from .prompt_weights import LoRAWeightsFromPrompt
 from .regions import ApplyLoRARegions
+from .router import ApplyLoRARouter
 from .save_mixed_lora import SaveMixedLoRA
 from .style_lora import LoadStyleLoRA
 from .switch import ApplyLoRASwitch, LoRASwitchSampler
@@ -26,6 +27,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     EncodeTextPerLoRA,
     ApplyLoRARegions,
     ApplyLoRALayered,
+    ApplyLoRARouter,
 )
 
 

@@ -17,10 +17,10 @@ def schema(**fields: Any) -> io.Schema:
     return io.Schema(**{name: value for name, value in fields.items() if name in known})
 
 
-def stack_inputs() -> list[Any]:
+def stack_inputs(tooltip: str = "LoRAs from Load Style LoRA.") -> list[Any]:
     """Where a stack comes in, the pack's own or the community's."""
     return [
-        StyleStackType.Input("stack", optional=True, tooltip="LoRAs from Load Style LoRA."),
+        StyleStackType.Input("stack", optional=True, tooltip=tooltip),
         LoraStackType.Input(
             "lora_stack", optional=True, tooltip="LoRAs from another pack's LORA_STACK; they come after the stack's."
         ),

@@ -19,6 +19,8 @@ from .workshop import save_tensors
 
 FOLDER = Path(__file__).parent / "weights"
 BASE = FOLDER / "base.safetensors"
+ROUTER = FOLDER / "router.safetensors"
+"""Over three styles, with their feed-forward experts, as `experts` trains it."""
 TITLE = "MixLoRA stand-in"
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."

@@ -67,6 +67,10 @@ SOCKETS: dict[str, tuple[Sockets, Sockets]] = {
         {"model": "MODEL", "clip": "CLIP", "stack": "STYLE_STACK", "lora_stack": "LORA_STACK"},
         {"model": "MODEL", "clip": "CLIP", "report": "STRING"},
     ),
+    "ApplyLoRARouter": (
+        {"model": "MODEL", "stack": "STYLE_STACK", "lora_stack": "LORA_STACK"},
+        {"model": "MODEL", "trigger_words": "STRING", "report": "STRING"},
+    ),
     "SolidMask": ({}, {"MASK": "MASK"}),
     "MaskComposite": ({"destination": "MASK", "source": "MASK"}, {"MASK": "MASK"}),
     "FeatherMask": ({"mask": "MASK"}, {"MASK": "MASK"}),
@@ -80,7 +84,7 @@ SOCKETS: dict[str, tuple[Sockets, Sockets]] = {
 }
 OURS = {
     *("LoadStyleLoRA", "MixLoRAWeights", "LoRAWeightsFromPrompt", "LoRASwitchSampler", "LoRACompositeSampler"),
-    *("EncodeTextPerLoRA", "ApplyLoRARegions", "ApplyLoRALayered", "SaveMixedLoRA"),
+    *("EncodeTextPerLoRA", "ApplyLoRARegions", "ApplyLoRALayered", "ApplyLoRARouter", "SaveMixedLoRA"),
 }
 
 

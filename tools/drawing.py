@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..standin.styles import STYLES
 from .canvas import Canvas, Json, Socket
-from .standin_files import CHECKPOINT, LORAS
+from .standin_files import CHECKPOINT, LORAS, ROUTER
 
 SD15_URL = (
     "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/v1-5-pruned-emaonly-fp16.safetensors"
@@ -24,6 +24,8 @@ class Base(NamedTuple):
     note: str
     lora: Callable[[str], str]
     """Style or thing -> the name of its LoRA file."""
+    router: str
+    """The name of a router file."""
 
 
 STANDIN = Base(
@@ -33,6 +35,7 @@ STANDIN = Base(
     "The checkpoint and the LoRAs are the tiny stand-in of this project: landscapes of 128 × 128 pixels. "
     "`make demo` puts them into ComfyUI's `models` folder.\n",
     LORAS.__getitem__,
+    ROUTER,
 )
 SD15 = Base(
     "v1-5-pruned-emaonly-fp16.safetensors",
@@ -40,10 +43,10 @@ SD15 = Base(
     512,
     "**Before you queue**\n"
     f"- put [the SD v1.5 checkpoint]({SD15_URL}) into `models/checkpoints`\n"
-    "- put your own LoRAs for SD v1.5 into `models/loras` and choose them: the names in the *Load style LoRA* nodes "
-    "are placeholders\n"
+    "- put your own LoRAs for SD v1.5 into `models/loras` and choose them: the names in the nodes are placeholders\n"
     "- write each LoRA's trigger words into the prompt; the node's *trigger_words* output shows them\n",
     lambda name: f"your_{name}_{'style_' if name in STYLES else ''}sd15.safetensors",
+    "your_router_sd15.safetensors",
 )
 
 SAMPLING = (42, "fixed", 30, 2.0, "euler", "normal", 1.0)

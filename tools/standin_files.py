@@ -8,21 +8,24 @@ from pathlib import Path
 
 from ..standin.build import NAME as CHECKPOINT
 from ..standin.build import build_checkpoint
+from ..standin.weights import ROUTER as TRAINED_ROUTER
 from ..standin.weights import adapter_files
 
 LORAS = {file.stem: name for name, file in adapter_files().items()}
 """Style -> the name of its file in ComfyUI's `loras` folder."""
+ROUTER = "standin_router.safetensors"
+"""The router's name there."""
 
 
 def place(models: Path) -> None:
-    """Puts the stand-in's checkpoint and adapters into the folder `models`; does nothing where they are there already.
+    """Puts the stand-in's checkpoint, adapters and router into the folder `models`; what is there already stays.
 
     Files are copied, not linked: what is done to them in a ComfyUI must not reach the repository.
     Raises FileNotFoundError where the trained weights are missing.
     """
-    for name, source in adapter_files().items():
+    for name, source in {**adapter_files(), ROUTER: TRAINED_ROUTER}.items():
         if not source.is_file():
-            raise FileNotFoundError(f"{source}: the stand-in's adapter is missing: check it out, or run `make standin`")
+            raise FileNotFoundError(f"{source}: a file of the stand-in is missing: check it out, or run `make standin`")
         copy(source, models / "loras" / name)
     (models / "checkpoints").mkdir(parents=True, exist_ok=True)
     build_checkpoint(models / "checkpoints" / CHECKPOINT)

@@ -27,6 +27,7 @@ SPOKEN = (
     "studio ghibli style:0.5@50-100%"
 )
 HALVES = "a mountain landscape at day, van gogh style, studio ghibli style"
+ABOVE = "a hill landscape at day, monet style, van gogh style"
 THINGS = "a sea landscape at day, a lighthouse, a hot air balloon, in the snow, monet style"
 SCENE = {"lighthouse": 1.0, "balloon": 1.0, "snow": 0.75, "monet": 0.75}
 LOUD = {"monet": 0.15, "van_gogh": 0.7, "ghibli": 0.15}
@@ -159,6 +160,25 @@ def layered(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -
     return drawing.canvas
 
 
+def routed(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -> Canvas:
+    """Router: two styles, each where the router puts it."""
+    about = (
+        "# LoRA Router\n\nA router that was trained over several styles says for every place in the picture which of "
+        "them speaks there. Its file holds the LoRAs, too.\n\n**Try**\n- the styles in the prompt the other way round: "
+        "the stand-in's router has learned that the first one is above\n- *experts_per_token* 1: each place belongs to "
+        "one style\n- *strength*: 1 is soft, 2 too much\n- a router of your own: `python training/train_router.py`\n"
+    )
+    drawing = Drawing(base, about)
+    model = Socket(drawing.checkpoint, "MODEL")
+    node = drawing.canvas.add("ApplyLoRARouter", (860, 0, 380, 200), base.router, 1.5, 0, title="", model=model)
+    source = Socket(node, "report")
+    report = drawing.canvas.add("PreviewAny", (860, 260, 380, 260), title="What the router is", source=source)
+    drawing.canvas.frame("2  The router", node, report)
+    prompts = drawing.prompts(1320, prompt, Socket(drawing.checkpoint, "CLIP"))
+    drawing.painting("The picture", (1800, 0), "KSampler", (), prefix, model=Socket(node, "model"), **prompts)
+    return drawing.canvas
+
+
 def saved(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -> Canvas:
     """Save Mixed LoRA: a blend that one likes, as one file."""
     about = (
@@ -207,6 +227,7 @@ WORKFLOWS: dict[str, tuple[Callable[..., Canvas], str, dict[str, float]]] = {
     "LoRA Composite": (composited, THREE, FULL),
     "LoRA Regions": (placed, HALVES, PAIR),
     "LoRA Layered": (layered, THINGS, SCENE),
+    "LoRA Router": (routed, ABOVE, {}),
     "Merge Switch Composite": (compared, THREE, FULL),
 }
 """Title -> how it is drawn, its prompt, and how loudly each style speaks."""

@@ -17,7 +17,7 @@ def test_extension_and_schemas():
     assert [node.GET_SCHEMA().node_id for node in nodes] == [
         "LoadStyleLoRA", "MixLoRAWeights", "LoRAWeightsFromPrompt", "SaveMixedLoRA", "LoRASwitchSampler",
         "ApplyLoRASwitch", "LoRACompositeSampler", "ApplyLoRAComposite", "EncodeTextPerLoRA",
-        "ApplyLoRARegions", "ApplyLoRALayered",
+        "ApplyLoRARegions", "ApplyLoRALayered", "ApplyLoRARouter",
     ]  # fmt: skip
     for node in nodes:
         schema = node.GET_SCHEMA()

@@ -11,10 +11,11 @@ from mixlora.mixlora_core.errors import CompositionError, RouterError, StrengthE
 from mixlora.mixlora_core.files.hashes import of_file
 from mixlora.mixlora_core.routing import router_file
 from mixlora.mixlora_core.routing.region_map import Trace, region_map
-from mixlora.mixlora_core.routing.routed import routed
+from mixlora.mixlora_core.routing.routed import routed, routed_by
 from mixlora.mixlora_core.routing.router import FIRST, MIXINGS, SECOND, feed_forwards
 from mixlora.mixlora_core.routing.router_file import Expert, Head
 from mixlora.mixlora_core.stack import StyleStack
+from mixlora.nodes import ApplyLoRARouter
 from mixlora.training.export import file_prefixes
 from safetensors.torch import load_file
 
@@ -204,3 +205,17 @@ def test_the_policy_paints_with_it(router, stack, sd15, clip, models):
     assert torch.equal(encode("a hill")[0][0], clip.encode_from_tokens_scheduled(clip.tokenize("a hill"))[0][0])
     with pytest.raises(RouterError, match="is no expert of"):
         policy(made).apply(sd15, clip, stack("ff"))
+
+
+def test_the_node_lets_all_experts_take_part_or_those_of_a_stack(router, stack, sd15, loras, models):
+    made = router(mixed)
+    Path(made.identity.path).replace(loras.folder / "router.safetensors")
+    model, words, report = ApplyLoRARouter.execute(sd15, "router.safetensors", 0.8, 0).args
+    expected = picture(models, routed_by(sd15, made, {0: 0.8, 1: 0.8}))
+    assert torch.equal(picture(models, model), expected) and words == ""
+    assert "all 2 LoRAs for each token" in report and "- all1: 0.8" in report
+    one, _, report = ApplyLoRARouter.execute(sd15, "router.safetensors", 0.5, 1, stack=stack(seeds=(1,))).args
+    assert torch.equal(picture(models, one), picture(models, routed_by(sd15, made, {1: 0.5 * LAMBDAS[1]}, k=1)))
+    assert "- all0: never chosen" in report and "- all1: 0.55" in report
+    with pytest.raises(RouterError, match="is no router file"):
+        ApplyLoRARouter.execute(sd15, stack().entries[0].lora_name, 1.0, 0)

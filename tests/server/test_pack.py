@@ -13,7 +13,7 @@ VISIBLE = ("required", "optional")
 NODES = [
     "LoadStyleLoRA", "MixLoRAWeights", "LoRAWeightsFromPrompt", "SaveMixedLoRA", "LoRASwitchSampler",
     "ApplyLoRASwitch", "LoRACompositeSampler", "ApplyLoRAComposite", "EncodeTextPerLoRA",
-    "ApplyLoRARegions", "ApplyLoRALayered",
+    "ApplyLoRARegions", "ApplyLoRALayered", "ApplyLoRARouter",
 ]  # fmt: skip
 
 
