@@ -34,6 +34,8 @@ LAMBDAS = (0.7, 0.85, 1.0)
 """Of the linear mixes of two; at 0.5 next to nothing of a style is seen, at 1 the first pictures are overloaded."""
 ROUTED = (1.0, 1.5)
 """λ of a router's experts: its coefficients sum to 1 for a token, those of a linear mix to 2 λ; 2 is too much."""
+TIMED = 6
+"""Pictures whose time is taken; the first one warms up."""
 EXAMPLES, HELD_OUT, EXAMPLE_SEED = 150, 50, 31
 """Drawn pictures of each style that the reader learns from, and that it is tried on."""
 
@@ -65,6 +67,8 @@ def main() -> None:
     painted = {label: paint(testbed, cases(testbed, label, chosen)) for label, chosen in methods.items()}
     save_sheet(painted, WORK / "experts" / "sheet.png")
     rows += found(reader, oracle, painted, cases(testbed, "", next(iter(methods.values()))))
+    routed, linear = (cases(testbed, label, methods[label]) for label in (next(iter(methods)), next(reversed(methods))))
+    rows.append(cost(testbed, routed, linear))
     print(f"\n{table(rows)}\n\nResults: {write_results('methods-router', rows)}")
 
 
@@ -105,6 +109,16 @@ def paint(testbed: StandinTestbed, jobs: list[Job]) -> np.ndarray:
             print(f"{job.label}: {number} of {len(jobs)}", flush=True)
         seen.append(np.asarray(Image.open(path).convert("RGB")))
     return np.stack(seen)
+
+
+def cost(testbed: StandinTestbed, routed: list[Job], linear: list[Job]) -> Row:
+    """The median of a picture's time by the router over that by a mix, painted one after the other."""
+    painter = Painter(testbed)
+    ratios = [
+        painter.paint(one)[1] / painter.paint(other)[1]
+        for one, other in zip(routed[:TIMED], linear[:TIMED], strict=True)
+    ]
+    return Row(f"{routed[0].label}: time of a picture (x {linear[0].label})", float(np.median(ratios[1:])))
 
 
 def found(reader: StyleReader, oracle: ElementOracle, painted: dict[str, np.ndarray], jobs: list[Job]) -> list[Row]:
