@@ -36,6 +36,7 @@ def test_the_plans_of_the_issue():
         "styles",
         "methods",
         "learned",
+        "timed",
     }
     assert len(jobs["full"]) == 480 * 6 and len({job.key for job in jobs["full"]}) == 2880
     assert {job.key for job in jobs["small"]} < {job.key for job in jobs["full"]}, "nothing is painted twice"
