@@ -20,13 +20,12 @@ from .experiments import EXPERIMENTS
 from .jobs import EvaluationError, Job
 from .judges import oracle
 from .plan import read_plan
+from .reading import DIGITS
 from .report import existing_results
 from .runner import open_results
 from .store import Score, Store
 
 FORMAT = 1
-DIGITS = 6
-"""Decimals of what is written."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

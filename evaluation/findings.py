@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from . import statistics
 from .measures import Measure, in_order
-from .reading import Reading, complete
+from .reading import DIGITS, Reading, complete
 from .statistics import NOTHING, Array, Estimate, Wins
 
 BASELINES = ("none", "merge")
@@ -46,7 +46,8 @@ class Findings:
     def values(self, measure: Measure, label: str, where: Where | None = None) -> Array:
         """(cases,): a method's numbers over the common cases, no number elsewhere."""
         kept = self.common(measure) if where is None else self.common(measure) & where
-        return np.where(kept, self.reading.values[measure.judge, measure.name][self.reading.row(label)], np.nan)
+        values = self.reading.values[measure.judge, measure.name][self.reading.row(label)]
+        return np.where(kept, np.round(values, DIGITS), np.nan)
 
     def mean(self, measure: Measure, label: str, where: Where | None = None) -> Estimate:
         """A method's mean."""

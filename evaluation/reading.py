@@ -21,6 +21,8 @@ from .store import Store
 
 Column = tuple[str, str]
 """Judge and measure."""
+DIGITS = 6
+"""Decimals of a score that count, and that `exchange` writes: what is equal is so wherever it was judged."""
 
 
 @dataclass(frozen=True)

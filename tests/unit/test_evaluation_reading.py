@@ -103,6 +103,19 @@ def test_times_of_other_machines_are_not_set_against_those_of_this_one(tmp_path)
     assert findings.seconds("merge") == 1 and findings.seconds("merge", findings.sizes == 2) == 50
 
 
+def test_a_score_that_was_taken_over_ties_with_the_same_one_judged_here(tmp_path):
+    """A third is written with six decimals."""
+    jobs = [job for job in made.jobs() if job.label in ("merge", "switch")]
+    with made.begun(tmp_path) as store:
+        for job in jobs:
+            made.paint(store, job)
+            share = 1 / 3 if job.label == "merge" else round(1 / 3, 6)
+            store.add_scores(job.key, "oracle", {("share", ""): share})
+        findings = Findings(reading_of(jobs, store))
+    counted = findings.wins(SHARE, "switch", "merge")
+    assert (counted.win, counted.loss) == (0, 0) and findings.difference(SHARE, "switch", "merge").value == 0
+
+
 def test_fewer_that_nobody_asked_for_wins(full):
     jobs, store = full
     findings = Findings(reading_of(jobs, store))
