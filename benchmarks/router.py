@@ -145,10 +145,10 @@ def found(reader: StyleReader, oracle: ElementOracle, painted: dict[str, np.ndar
 
 
 def save_sheet(painted: dict[str, np.ndarray], path: Path) -> None:
-    """All pictures, a row for each method and land, to look at."""
-    rows = [
-        np.concatenate(list(seen[start : start + 12]), 1) for start in range(0, 72, 12) for seen in painted.values()
-    ]
+    """All pictures, a row for each two styles and method, to look at."""
+    beside = len(LANDS) * len(TIMES)
+    starts = range(0, len(next(iter(painted.values()))), beside)
+    rows = [np.concatenate(list(seen[start : start + beside]), 1) for start in starts for seen in painted.values()]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(rows)).save(path)
 
