@@ -18,8 +18,9 @@
     correlate.py                 judges against people
     cli.py                       `python -m mixlora.evaluation`: run, judge, report, rate, ...
     chain.py, check.py           `make testbed`: one after the other; is everything there?
-    tuning.py                    strengths of a set by search, on scenes that no plan judges
+    tuning_cases.py, tuning.py   strengths by search, on scenes that no plan judges
     experiments.py, goals.py, evidence.py   the tables of docs/evidence.md, and numbers with their goals
+    contact.py                   the same sets by some methods on one picture
     exchange.py                  scores to a small file, and from one
     plans/                       the plans of the experiments
 
