@@ -31,7 +31,7 @@ from ..standin.quality import CALIBRATION, CHECK, alone, by_damage, falls_with_d
 from ..standin.sampling import Painter
 from ..standin.weights import adapter_file, committed_autoencoder
 from ..standin.workshop import WORK
-from .results import Row, table, write_results
+from .results import Row, no_arguments, table, write_results
 
 RENDERS, DAMAGED = 500, 100
 TOO_MUCH = 3.0
@@ -40,6 +40,7 @@ TOO_MUCH = 3.0
 
 def main() -> None:
     """Measures, prints the table, writes the results."""
+    no_arguments(__doc__)
     import_comfy()
     oracle = ElementOracle.load()
     rows = [*oracle_rows(oracle), *adapter_rows(oracle), *overload_rows(oracle)]

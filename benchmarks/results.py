@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -39,6 +40,11 @@ class Row:
     def goal_text(self) -> str | None:
         """The goal in words, for example ">= 90"."""
         return None if self.goal is None else f"{'<=' if self.at_most else '>='} {self.goal:g}"
+
+
+def no_arguments(description: str | None) -> None:
+    """Prints `description` for --help, and refuses any other argument: what takes long must not begin by mistake."""
+    argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
 
 
 def write_results(topic: str, rows: Sequence[Row], folder: Path = FOLDER) -> Path:

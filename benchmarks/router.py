@@ -28,7 +28,7 @@ from ..standin.scenes import LANDS, TIMES, Scene
 from ..standin.styles import STYLES
 from ..standin.weights import committed_autoencoder
 from ..standin.workshop import WORK, atomic, pictures
-from .results import Row, table, write_results
+from .results import Row, no_arguments, table, write_results
 
 LAMBDAS = (0.7, 0.85, 1.0)
 """Of the linear mixes of two; at 0.5 next to nothing of a style is seen, at 1 the first pictures are overloaded."""
@@ -50,6 +50,7 @@ class ExpertTestbed(StandinTestbed):
 
 def main() -> None:
     """Measures, prints the table, writes the results and a sheet of the pictures beside the experts."""
+    no_arguments(__doc__)
     import_comfy()
     train_experts(build_checkpoint(WORK / NAME), WORK)
     oracle = ElementOracle.load()

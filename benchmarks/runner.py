@@ -24,7 +24,7 @@ from ..evaluation.planned import Plan
 from ..evaluation.report import write_report
 from ..evaluation.runner import keep
 from ..evaluation.store import Store
-from .results import Row, table, write_results
+from .results import Row, no_arguments, table, write_results
 
 PICTURES = 24
 """Painted by one worker and again by two; of each count those after the worker's first."""
@@ -39,6 +39,7 @@ class Run(NamedTuple):
 
 def main() -> None:
     """Measures, prints the table, writes the results."""
+    no_arguments(__doc__)
     small, full = (read_plan(PLANS / f"{name}.toml") for name in ("small", "full"))
     rows = [*worker_rows(small), *reading_rows(full)]
     print(f"\n{table(rows)}\n\nResults: {write_results('testbed-runner', rows)}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mixlora.benchmarks import results, runner, sampling
+from mixlora.benchmarks import instruments, results, router, runner, sampling
 
 from . import evaluation_findings as made
 
@@ -38,3 +38,14 @@ def test_numbers_of_numpy_are_written(tmp_path):
     path = results.write_results("made-up", [results.Row("mean", half, 0.4)], tmp_path)
     (row,) = json.loads(path.read_text())["rows"]
     assert row == {"name": "mean", "value": 0.5, "goal": ">= 0.4", "holds": True}
+
+
+@pytest.mark.parametrize("benchmark", [instruments, router, runner])
+@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("--only", 2)])
+def test_what_takes_long_does_not_begin_by_mistake(monkeypatch, capsys, benchmark, argument, status):
+    monkeypatch.setattr("sys.argv", ["benchmark", argument])
+    with pytest.raises(SystemExit) as left:
+        benchmark.main()
+    assert left.value.code == status
+    said = capsys.readouterr()
+    assert (benchmark.__doc__.splitlines()[0] in said.out) if status == 0 else (argument in said.err)
