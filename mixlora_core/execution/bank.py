@@ -1,7 +1,7 @@
 """The tensors of a stack's adapters as one module that ComfyUI loads, unloads and counts like any other model.
 
 ComfyUI moves it to the device together with the model it belongs to and keeps it there from queue to queue as long as
-memory allows.
+memory allows. Where it does not, the bank stays where it is, and executors fetch each tensor when they need it.
 """
 
 from __future__ import annotations
@@ -76,23 +76,39 @@ def _mapped(content: Any, kind: type, change: Callable[[Any], Any]) -> Any:
     return content
 
 
+class BankPatcher(comfy.model_patcher.ModelPatcher):
+    """A bank as ComfyUI loads it: as a whole or not at all, for what ComfyUI can load in parts has layers."""
+
+    def partially_load(self, device_to: Any, extra_memory: float = 0, force_patch_weights: bool = False) -> float:
+        """Loads it where it fits into `extra_memory` bytes, and says how many it took."""
+        if 0 <= extra_memory <= self.model_size() - self.loaded_size():
+            return 0
+        return super().partially_load(device_to, extra_memory, force_patch_weights)
+
+    def partially_unload(self, device_to: Any, memory_to_free: float = 0, force_patch_weights: bool = False) -> float:
+        """Frees nothing: ComfyUI then unloads it as a whole."""
+        return 0
+
+
 _Module = TypeVar("_Module", bound=nn.Module)
-_Banks = OrderedDict[Hashable, comfy.model_patcher.ModelPatcher]
+_Banks = OrderedDict[Hashable, BankPatcher]
 _banks: weakref.WeakKeyDictionary[nn.Module, _Banks] = weakref.WeakKeyDictionary()
 
 
 def kept(
-    model: Any, kind: Hashable, adapters: Sequence[Adapter], make: Callable[[], _Module]
-) -> tuple[_Module, comfy.model_patcher.ModelPatcher]:
+    model: Any, kind: Hashable, adapters: Sequence[Adapter], make: Callable[[], _Module], beside: int = 0
+) -> tuple[_Module, BankPatcher]:
     """The bank of this kind that was made for this MODEL and these adapters before, or a new one.
 
+    `beside` are bytes that an executor needs on the device besides the bank: ComfyUI makes room for them, too.
     Returns it bare and as ComfyUI loads it. A second queue finds its adapters where they are; banks live as long as
     the model, the latest few of them.
     """
     banks = _banks.setdefault(model.model, OrderedDict())
     key = (kind, *adapters)  # the adapters themselves: an id could come again
     if key not in banks:
-        banks[key] = comfy.model_patcher.ModelPatcher(make(), model.load_device, model.offload_device)
+        patcher = banks[key] = BankPatcher(make(), model.load_device, model.offload_device)
+        patcher.size = patcher.model_size() + beside
         if len(banks) > KEPT:
             banks.popitem(last=False)
     banks.move_to_end(key)

@@ -25,8 +25,7 @@ _TOO_MANY = 1 / 3
 
 def chosen(executor: str, model: Any, adapters: Sequence[Adapter], composition: Composition) -> str:
     """Which executor runs this: weights serve one branch at a time at no cost a forward, rows serve many at once."""
-    names = {key if isinstance(key, str) else key[0] for adapter in adapters for key in adapter.model_patches}
-    can = {ROWS: low_rank(model.model, adapters), SWAP: writable(model.model, names)}
+    can = {ROWS: low_rank(model.model, adapters), SWAP: writable(model.model, adapters)}
     if getattr(composition, "regional", False):
         return for_regions(executor, model, can[ROWS])
     composed = any(key.startswith(PREFIX) for key in model.wrappers.get(WrappersMP.CALC_COND_BATCH, {}) if key)

@@ -38,11 +38,11 @@ def sides(conds: Sequence[Entries | None], known: Mapping[str, Entries] | None) 
 
 
 def copies(
-    entries: Entries, branches: Sequence[Branch], engine: str, side: str, size: Sequence[int]
+    entries: Entries, branches: Sequence[Branch], engine: str, side: str, place: int, size: Sequence[int]
 ) -> list[dict[str, Any]]:
     """The branches' own conditionings as one list, which ComfyUI averages by the branches' weights.
 
-    `size` is that of the latent: areas are parts of it.
+    `place` is that of the entries among the sampler's lists, `size` that of the latent: areas are parts of it.
     """
     even = len({branch.weight for branch in branches}) == 1
     copied = []
@@ -55,9 +55,8 @@ def copies(
             )
         for entry in own:
             weight = {} if even else {"strength": entry.get("strength", 1.0) * branch.weight}
-            copied.append(
-                {**entry, **weight, "uuid": BranchId(entry["uuid"], engine, _speech(branch, entry, side, size))}
-            )
+            name = BranchId(entry["uuid"], engine, _speech(branch, entry, side, size), place)
+            copied.append({**entry, **weight, "uuid": name})
     return copied
 
 

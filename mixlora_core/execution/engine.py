@@ -11,7 +11,7 @@ import math
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import comfy.model_management
@@ -30,9 +30,9 @@ from .bank import Bank, kept
 from .choice import PREFIX, chosen
 from .executor import AUTOMATIC, ROWS, BranchId, Executor
 from .overhearing import overhearing
-from .rows import Rows, RowsBank
+from .rows import Rows, RowsBank, low_rank
 from .run import Run
-from .swap import Swap
+from .swap import Swap, copied
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,21 +62,23 @@ def attach(
     if not all(math.isfinite(strength) for strength in strengths):
         raise CompositionError(f"strength_model is {strengths}; expected finite numbers.")
     adapters = [voice.adapter for voice in voices]
-    executor = chosen(executor, model, adapters, composition)
+    asked, executor = executor, chosen(executor, model, adapters, composition)
     dtype = model.model.manual_cast_dtype or model.model.get_dtype()
+    rows, instead = cache(lambda: RowsBank(adapters, dtype)), None
     if executor == ROWS:
-        bank, patcher = kept(model, (executor, dtype), adapters, lambda: RowsBank(adapters, dtype))
+        bank, patcher = kept(model, (executor, dtype), adapters, rows)
         begin: Callable[[], Executor] = partial(Rows, bank)
     else:
-        bank, patcher = kept(model, executor, adapters, lambda: Bank(adapters))
+        bank, patcher = kept(model, executor, adapters, lambda: Bank(adapters), copied(model.model, adapters))
         begin = partial(Swap, bank)
+        if asked == AUTOMATIC and low_rank(model.model, adapters):
+            instead = lambda: Rows(rows())  # noqa: E731
     clone = model.clone()
-    engine = _Engine(f"{PREFIX}{uuid.uuid4()}", strengths, composition, begin, branches_at_once)
+    engine = _Engine(f"{PREFIX}{uuid.uuid4()}", strengths, composition, begin, instead, branches_at_once)
     clone.set_additional_models(engine.key, [patcher])
     clone.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, engine.key, engine.sample)
     clone.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, engine.key, engine.predict)
-    if executor == ROWS:  # weights already say everything to `swap`
-        clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, engine.key, engine.forward)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, engine.key, engine.forward)
     return clone
 
 
@@ -88,12 +90,14 @@ class _Engine:
     strengths: Sequence[float]
     composition: Composition
     begin: Callable[[], Executor]
+    instead: Callable[[], Executor] | None
+    """Begins without a copy of the weights what would need one, where the device has no room for it."""
     branches_at_once: int | None
 
     def sample(self, execute: Any, guider: Any, sigmas: Tensor, extra_args: dict, *args: Any, **kwargs: Any) -> Any:
         """Around a sampler: opens a run, and puts everything back whatever happens."""
         options = extra_args["model_options"]["transformer_options"]
-        run = options[self.key] = self._open(sigmas, guider)
+        run = options[self.key] = self._open(sigmas, guider.inner_model, guider)
         try:
             return execute(guider, sigmas, extra_args, *args, **kwargs)
         finally:
@@ -107,7 +111,9 @@ class _Engine:
         run = options.get(self.key)
         if run is not None:
             return self._fused(run, execute, model, conds, x, timestep, model_options)
-        run = self._open(options.get("sample_sigmas"))  # another pack calls the model without one of ComfyUI's samplers
+        run = self._open(
+            options.get("sample_sigmas"), model
+        )  # another pack calls the model without one of ComfyUI's samplers
         try:
             model_options = {**model_options, "transformer_options": {**options, self.key: run}}
             return self._fused(run, execute, model, conds, x, timestep, model_options)
@@ -115,30 +121,35 @@ class _Engine:
             run.executor.close(model)
 
     def forward(self, execute: Any, x: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Around the forward of one batch, for rows: every chunk of it gets its branch's coefficients."""
+        """Around the forward of one batch: with rows every chunk of it gets its branch's coefficients.
+
+        Other nodes learn which chunks are of the positive prompt and which of the negative one, whatever lists a
+        fusion has made of them.
+        """
         options = kwargs.get("transformer_options") or args[3]
         run, chunks = options.get(self.key), options.get("uuids", ())
         ids = [chunk for chunk in chunks if isinstance(chunk, BranchId)]
         spoken = [one.spoken[self.key] for one in ids if self.key in one.spoken]
         if run is None or not spoken:
             return execute(x, t, *args, **kwargs)  # not one of this composition's predictions
-        if len(spoken) != len(chunks) or len(x) % len(chunks):
-            raise CompositionError(
-                f"A batch of {len(x)} rows came for {len(chunks)} conditionings of a LoRA composition. Another node "
-                "splits or joins batches between the sampler and the model; remove it from this graph."
-            )
+        if len(ids) == len(chunks):
+            options["cond_or_uncond"] = [one.place for one in ids]
+        if run.executor.together == 1:  # weights say everything already, whatever the rows are
+            return execute(x, t, *args, **kwargs)
+        run.check(x, len(chunks), spoken)
         model, each = execute.class_obj, len(x) // len(chunks)
         with (
-            run.executor.speaking(model, spoken, each, options),
+            run.executor.speaking(model, spoken, x, options),
             overhearing(model, spoken, each, options, run.heard),
         ):
             return execute(x, t, *args, **kwargs)
 
-    def _open(self, sigmas: Tensor | None, guider: Any = None) -> Run:
+    def _open(self, sigmas: Tensor | None, model: Any, guider: Any = None) -> Run:
         levels = [] if sigmas is None else sigmas.tolist()
         if levels:
             self.composition.check(max(len(levels) - 1, 1))
-        executor = self.begin()
+        streamed = getattr(model, "model_lowvram", False)  # known only now: it was loaded after `attach`
+        executor = self.instead() if self.instead and streamed else self.begin()
         return Run(levels, executor, executor.together or self.branches_at_once, guider)
 
     def _fused(
@@ -146,7 +157,7 @@ class _Engine:
     ) -> list[Tensor]:
         """Predictions for each list of conditionings, the branches in as few batches as memory allows."""
         conditioning.check(conds, len(self.strengths), rewriting=run.executor.together == 1)
-        step = self._step(run, timestep)
+        step, run.shape = self._step(run, timestep), tuple(x.shape)
         sides = conditioning.sides(conds, run.known)
         told = [run.placed(one, step) for one in self.composition.branches(step, run.steps, run.guidance)]
         if any(isinstance(branch.regions, FromAttention) for branch in told):
@@ -159,11 +170,10 @@ class _Engine:
         made: list[list[tuple[Sequence[Branch], Tensor]]] = [[] for _ in conds]
         while branches:
             some = branches[: run.at_once]
-            run.executor.prepare(model, [branch.coefficients for branch in some])
+            self._prepare(run, model, some)
             asked = self._asked(some, sides)
-            size = x.shape[-2:]
             lists = [
-                conditioning.copies(conds[place], own, self.key, sides[place], size) if own else None
+                conditioning.copies(conds[place], own, self.key, sides[place], place, x.shape[-2:]) if own else None
                 for place, own in asked
             ]
             try:
@@ -182,6 +192,19 @@ class _Engine:
             comfy.model_management.soft_empty_cache()
         moments = [Moment(step, run.steps, x, run.memory.setdefault(place, {})) for place in range(len(conds))]
         return [self._fuse(parts, moment) for parts, moment in zip(made, moments, strict=True)]
+
+    def _prepare(self, run: Run, model: Any, branches: Sequence[Branch]) -> None:
+        """Before their predictions; goes on without a copy of the weights where there is no memory for one."""
+        try:
+            run.executor.prepare(model, [branch.coefficients for branch in branches])
+            return
+        except comfy.model_management.OOM_EXCEPTION:
+            if self.instead is None:
+                raise
+        run.executor.close(model)
+        logging.warning("MixLoRA: out of memory for a copy of the weights; going on without one, which is slower.")
+        comfy.model_management.soft_empty_cache()
+        run.executor = self.instead()
 
     def _asked(self, branches: Sequence[Branch], sides: Sequence[str]) -> list[tuple[int, list[Branch]]]:
         """What one model call predicts: places in `conds`, and the branches that ComfyUI averages for each.

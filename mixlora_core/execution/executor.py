@@ -41,9 +41,9 @@ class Executor(Protocol):
         ...
 
     def speaking(
-        self, model: torch.nn.Module, speeches: Sequence[Speech], each: int, options: dict[str, Any]
+        self, model: torch.nn.Module, speeches: Sequence[Speech], batch: torch.Tensor, options: dict[str, Any]
     ) -> AbstractContextManager[None]:
-        """Around one forward with these transformer options, whose batch has a chunk of `each` rows for each speech."""
+        """Around one forward of a batch with these transformer options; it has a chunk of rows for each speech."""
         ...
 
     def close(self, model: torch.nn.Module) -> None:
@@ -59,9 +59,12 @@ class BranchId(uuid.UUID):
 
     spoken: Mapping[str, Speech]
     """Engine -> speech: compositions can stand around each other."""
+    place: int
+    """Which of the sampler's lists of conditionings it comes from; in ComfyUI's own the positive one is 0."""
 
-    def __init__(self, parent: uuid.UUID, engine: str, speech: Speech) -> None:
+    def __init__(self, parent: uuid.UUID, engine: str, speech: Speech, place: int) -> None:
         where = "" if speech.regions is None else id(speech.regions)
         super().__init__(int=uuid.uuid5(parent, f"{engine} {speech.coefficients} {where}").int)
         spoken = {**getattr(parent, "spoken", {}), engine: speech}
         object.__setattr__(self, "spoken", spoken)  # a UUID forbids the ordinary way
+        object.__setattr__(self, "place", getattr(parent, "place", place))

@@ -134,7 +134,7 @@ class _Placed(Joined):
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             product = self.kept.pop(layer.module)[:, :, None, None]
             product = product * self._cells(layer, product, self.places.grid or (1, 1))
-            return output[:, :, None, None] + F.conv2d(product, up.to(product.dtype)[:, :, None, None])
+            return output[:, :, None, None] + F.conv2d(product, up.to(product)[:, :, None, None])
 
         return add
 
@@ -168,7 +168,7 @@ class _Placed(Joined):
         if module not in self.kept:
             return None
         number = self.numbers[module]
-        up = self.bank.ups[number].data.to(q.dtype).unflatten(0, (heads, -1))
+        up = self.bank.ups[number].data.to(q).unflatten(0, (heads, -1))
         cells = self._tokens(self.bank.layers[number], q)
         return up, cells[:, None], self.kept.pop(module)[:, None]
 

@@ -105,20 +105,19 @@ class Rows:
 
     @contextmanager
     def speaking(
-        self, model: nn.Module, speeches: Sequence[Speech], each: int, options: dict[str, Any]
+        self, model: nn.Module, speeches: Sequence[Speech], batch: Tensor, options: dict[str, Any]
     ) -> Iterator[None]:
-        """Lets the adapters speak as speeches[j] says in the rows of chunk j; a chunk has `each` rows."""
+        """Lets the adapters speak as speeches[j] says in the rows of chunk j; all chunks have as many."""
         coefficients = [speech.coefficients for speech in speeches]
         if not any(map(any, coefficients)):
             yield
             return
         if any(speech.regions is not None for speech in speeches):
-            with self._placed(model, tuple(speeches), each, options):
+            with self._placed(model, tuple(speeches), batch, options):
                 yield
             return
-        device = self.bank.downs[0].device
-        joined = device.type != "cpu" if self.joined is None else self.joined
-        way = Joined(self.bank, self._scaled(tuple(coefficients), each)) if joined else _Apart(self.bank, coefficients)
+        joined = batch.device.type != "cpu" if self.joined is None else self.joined
+        way = Joined(self.bank, self._scaled(tuple(coefficients), batch)) if joined else _Apart(self.bank, coefficients)
         with ExitStack() as handles:
             for number, layer in enumerate(self.bank.layers):
                 module: Any = comfy.utils.get_attr(model, layer.module)  # found anew: loading may have replaced it
@@ -128,18 +127,19 @@ class Rows:
             yield
 
     def _placed(
-        self, model: nn.Module, speeches: tuple[Speech, ...], each: int, options: dict[str, Any]
+        self, model: nn.Module, speeches: tuple[Speech, ...], batch: Tensor, options: dict[str, Any]
     ) -> AbstractContextManager[None]:
         from .placed import Weights, placed  # it builds on this module
 
-        key = (speeches, each, self.bank.downs[0].device)
+        each = len(batch) // len(speeches)
+        key = (speeches, each, batch.device)
         if key not in self._weights:
-            self._weights[key] = Weights(speeches, each, self.bank.downs[0].data)
+            self._weights[key] = Weights(speeches, each, self.bank.downs[0].data.new_empty(0, device=batch.device))
         return placed(model, self.bank, self._weights[key], options)
 
-    def _scaled(self, coefficients: tuple[tuple[float, ...], ...], each: int) -> list[Tensor]:
+    def _scaled(self, coefficients: tuple[tuple[float, ...], ...], batch: Tensor) -> list[Tensor]:
         """For each group, the coefficients of all rows on all its ranks: (rows, ranks)."""
-        device, dtype = self.bank.downs[0].device, self.bank.downs[0].dtype
+        device, dtype, each = batch.device, self.bank.downs[0].dtype, len(batch) // len(coefficients)
         key = (coefficients, each, device)
         if key not in self._scales:
             rows = torch.tensor(coefficients, dtype=dtype, device=device).repeat_interleave(each, 0)
@@ -256,14 +256,14 @@ def restored(x: Tensor, output: Tensor) -> Tensor:
 
 def _down(module: nn.Module, x: Tensor, down: Tensor) -> Tensor:
     if isinstance(module, nn.Conv2d):
-        kernel = down.to(x.dtype).view(len(down), x.shape[1], *module.kernel_size)
+        kernel = down.to(x).view(len(down), x.shape[1], *module.kernel_size)
         return F.conv2d(x, kernel, None, module.stride, module.padding, module.dilation)
-    return F.linear(x, down.to(x.dtype))
+    return F.linear(x, down.to(x))
 
 
 def _up(module: nn.Module, output: Tensor, product: Tensor, up: Tensor, coefficient: float) -> Tensor:
     """Adds coefficient * up(product) to `output`, in one operation where its memory allows."""
-    up = up.to(output.dtype)
+    up = up.to(output)
     if isinstance(module, nn.Conv2d):
         return output.add_(F.conv2d(product, up[:, :, None, None]), alpha=coefficient)
     if not output.is_contiguous():

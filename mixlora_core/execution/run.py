@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import Tensor
+
 from ..composition import Branch
+from ..errors import CompositionError
 from ..regions.attention_masks import FromAttention
 from ..regions.masks import Regions
 from . import conditioning
-from .executor import Executor
+from .executor import Executor, Speech
 from .overhearing import Heard
 
 
@@ -28,6 +31,8 @@ class Run:
     heard: Heard = field(default_factory=Heard)
     """The cross-attention of steps that listen."""
     found: dict[FromAttention, Regions] = field(default_factory=dict)
+    shape: tuple[int, ...] = ()
+    """That of the latents of the call that runs now."""
 
     @property
     def steps(self) -> int:
@@ -51,6 +56,24 @@ class Run:
                 )
             self.found[wish] = wish.regions(self.heard.maps, self.heard.named)
         return replace(branch, regions=self.found[wish])
+
+    def check(self, batch: Tensor, chunks: int, speeches: Sequence[Speech]) -> None:
+        """Raises CompositionError for a batch whose rows or size are not those that the sampler's latents make."""
+        rows, (height, width) = chunks * self.shape[0], self.shape[-2:]
+        if len(speeches) != chunks or len(batch) != rows:
+            raise CompositionError(
+                f"A batch of {len(batch)} rows came for {chunks} conditionings of a LoRA composition, expected {rows}. "
+                "Another node splits or joins batches between the sampler and the model, as tiled diffusion does; "
+                "remove it from this graph."
+            )
+        for top, left, bottom, right in (one.window for one in speeches if one.regions is not None):
+            size = (round((bottom - top) * height), round((right - left) * width))
+            if size != tuple(batch.shape[-2:]):
+                raise CompositionError(
+                    f"A part of {tuple(batch.shape[-2:])} of the latent came where masks are for all of its {size}. "
+                    "Another node cuts the picture into tiles between the sampler and the model; remove it from this "
+                    "graph, or the masks."
+                )
 
     @property
     def known(self) -> Mapping[str, conditioning.Entries] | None:

@@ -6,7 +6,7 @@ back moves no byte and cannot round, whatever happened in between; the cost is o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from ..adapter import PatchKey
+from ..adapter import Adapter, PatchKey
 from .bank import Bank, Part
 from .executor import Speech
 
@@ -50,7 +50,7 @@ class Swap:
 
     @contextmanager
     def speaking(
-        self, model: torch.nn.Module, speeches: Sequence[Speech], each: int, options: dict[str, Any]
+        self, model: torch.nn.Module, speeches: Sequence[Speech], batch: Tensor, options: dict[str, Any]
     ) -> Iterator[None]:
         """Nothing: the weights say it already."""
         yield
@@ -104,6 +104,20 @@ def _change(part: Part, coefficient: float, weight: Tensor) -> Tensor:
     return torch.mm(up, down).mul_(coefficient * scale).view(weight.shape)
 
 
-def writable(model: torch.nn.Module, names: Iterable[str]) -> bool:
-    """Whether all these weights are plain tensors that can be replaced: a quantised layer keeps its own form."""
-    return all(comfy.model_patcher.get_key_weight(model, name)[1] is None for name in names)
+def copied(model: torch.nn.Module, adapters: Sequence[Adapter]) -> int:
+    """How many bytes a copy of the weights takes that these change."""
+    return sum(comfy.utils.get_attr(model, name).nbytes for name in _touched(adapters))
+
+
+def writable(model: torch.nn.Module, adapters: Sequence[Adapter]) -> bool:
+    """Whether these change plain numbers only, which can be replaced: a quantised layer keeps its own form."""
+    return all(_plain(*comfy.model_patcher.get_key_weight(model, name)[:2]) for name in _touched(adapters))
+
+
+def _touched(adapters: Sequence[Adapter]) -> set[str]:
+    return {key if isinstance(key, str) else key[0] for adapter in adapters for key in adapter.model_patches}
+
+
+def _plain(weight: Any, set_weight: Any) -> bool:
+    """Packed weights, as those of GGUF files, say another shape than that of the bytes that they hold."""
+    return set_weight is None and weight.is_floating_point() and weight.data.size() == weight.shape

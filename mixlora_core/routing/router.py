@@ -53,7 +53,7 @@ def route(tokens: Tensor, weight: Tensor, k: int) -> Routing:
     by their sum are the softmax over the k largest logits, which is what is computed: it cannot divide by 0.
     """
     wide = torch.promote_types(tokens.dtype, torch.float32)
-    logits = F.linear(tokens.to(wide), weight.to(wide))
+    logits = F.linear(tokens.to(wide), weight.to(tokens.device, wide))
     chosen = logits.topk(k, dim=-1)
     coefficients = torch.zeros_like(logits).scatter(-1, chosen.indices, chosen.values.softmax(-1))
     return Routing(coefficients, logits.softmax(-1))
@@ -181,7 +181,7 @@ class Speaker:
 
 def _change(x: Tensor, change: tuple[Tensor, Tensor]) -> Tensor:
     up, down = change
-    return F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
+    return F.linear(F.linear(x, down.to(x)), up.to(x))
 
 
 def _gated(both: Tensor) -> Tensor:

@@ -115,11 +115,12 @@ def test_a_second_queue_reads_and_matches_nothing_again(three, compose, methods,
 
 
 def test_low_memory_and_mixed_families_choose_their_executor(three, compose, methods, loras, sd15, monkeypatch):
-    from comfy.patcher_extension import WrappersMP
+    from mixlora.mixlora_core.execution.rows import RowsBank
     from mixlora.mixlora_core.stack import StyleStack
 
     def rows(model):
-        return any(model.wrappers.get(WrappersMP.APPLY_MODEL, {}).values())
+        ((patcher,),) = model.additional_models.values()
+        return isinstance(patcher.model, RowsBank)
 
     other = StyleStack().plus([(loras.save("loha", "LoHa"), 1.0, 0.0), *three.rows[:1]])
     assert rows(compose(three, methods.Composite(ADAPTERS)))
