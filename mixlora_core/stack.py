@@ -134,6 +134,20 @@ def relative_parts(lora_name: str) -> tuple[str, ...]:
     return path.parts
 
 
+def fingerprint(lora_name: str | None) -> lora_file.Identity | list[lora_file.Identity]:
+    """What ComfyUI compares to tell whether a node must run again: the file as it lies on disk now.
+
+    None is a name that another node gives, which nobody knows before the run: then every file of the folders counts.
+    Raises LoraNameError where there is no such file.
+    """
+    if lora_name is not None:
+        return lora_file.identify(resolve(lora_name)[1])
+    import folder_paths
+
+    paths = (folder_paths.get_full_path("loras", name) for name in folder_paths.get_filename_list("loras"))
+    return [lora_file.identify(path) for path in paths if path is not None]
+
+
 def resolve(lora_name: str) -> tuple[str, str]:
     """The name as ComfyUI lists it, and the file's path. Raises LoraNameError where its folders have no such file."""
     import folder_paths  # ComfyUI's; imported late, so that rows can be parsed and tested without it

@@ -82,6 +82,13 @@ class KSamplerValues:
     latent_image: Any
     denoise: float
 
+    def steps_of(self, model: Any) -> int:
+        """How many steps a run really has: some schedulers (ddim_uniform, beta) make more or fewer than asked for."""
+        sampler = comfy.samplers.KSampler(
+            model, self.steps, model.load_device, self.sampler_name, self.scheduler, self.denoise
+        )
+        return len(sampler.sigmas) - 1 if len(sampler.sigmas) else self.steps
+
     def sample(self, model: Any) -> dict:
         """What KSampler makes of them with this MODEL: previews, progress and masks included."""
         core: Any = importlib.import_module("nodes")  # ComfyUI's nodes.py, not this package

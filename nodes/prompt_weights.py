@@ -85,7 +85,7 @@ class LoRAWeightsFromPrompt(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, text: str, **_: Any) -> list:
+    def fingerprint_inputs(cls, text: str | None, **_: Any) -> Any:
         """Changes when a file that a tag names changes on disk, or comes or goes."""
         return identities(text)
 

@@ -8,10 +8,9 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..mixlora_core.files import lora_file
 from ..mixlora_core.routing import router_file
 from ..mixlora_core.routing.routed import describe, routed_by, taking_part
-from ..mixlora_core.stack import StyleStack, gather, resolve
+from ..mixlora_core.stack import StyleStack, fingerprint, gather, resolve
 from ._schema import schema, stack_inputs
 
 
@@ -64,9 +63,9 @@ class ApplyLoRARouter(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, router_name: str, **_: Any) -> lora_file.Identity:
+    def fingerprint_inputs(cls, router_name: str | None, **_: Any) -> Any:
         """Changes when the file on disk changes, so that a router that was trained again is read again."""
-        return lora_file.identify(resolve(router_name)[1])
+        return fingerprint(router_name)
 
     @classmethod
     def execute(

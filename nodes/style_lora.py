@@ -10,8 +10,7 @@ from comfy_api.latest import io
 
 from ..mixlora_core import report
 from ..mixlora_core.adapter import summarise
-from ..mixlora_core.files import lora_file
-from ..mixlora_core.stack import StyleStack, gather, open_row, parse_rows, resolve
+from ..mixlora_core.stack import StyleStack, fingerprint, gather, open_row, parse_rows
 from ._schema import LoraStackType, StyleStackType, schema
 
 
@@ -77,9 +76,9 @@ class LoadStyleLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, lora_name: str, **_: Any) -> lora_file.Identity:
+    def fingerprint_inputs(cls, lora_name: str | None, **_: Any) -> Any:
         """Changes when the file on disk changes, so that a LoRA that was trained again is read again."""
-        return lora_file.identify(resolve(lora_name)[1])
+        return fingerprint(lora_name)
 
     @classmethod
     def execute(

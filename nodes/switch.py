@@ -81,7 +81,7 @@ class LoRASwitchSampler(io.ComfyNode):
         """Samples."""
         stacked, values = gathered(stack, lora_stack), KSamplerValues(**ksampler)
         switch = _switch(stacked, switch_every, order)
-        names, speakers = [entry.lora_name for entry in stacked.entries], switch.timetable(values.steps)
+        names, speakers = [entry.lora_name for entry in stacked.entries], switch.timetable(values.steps_of(model))
         text = timetable.describe(names, speakers)
         logging.info("MixLoRA: %s", text)
         latent = values.sample(composed(model, stacked, switch))

@@ -20,12 +20,16 @@ _ROUNDING = 1e-4  # samplers compute sigmas again from their own clock; neighbou
 def step_of(sigma: float, sigmas: Sequence[float]) -> int:
     """The step (from 0) that a model call with noise level `sigma` belongs to.
 
-    `sigmas` are the n + 1 noise levels of n steps, falling. Step k owns the interval (sigmas[k + 1], sigmas[k]], so
-    that samplers which look ahead (heun, dpm_2, sde) are told by where they look, never by how often they call. A
-    sigma above the first belongs to step 0, one at or below the last to the last step.
+    `sigmas` are the n + 1 noise levels of n steps, falling, or rising where a picture is turned into noise. Step k owns
+    what lies from sigmas[k] to just before sigmas[k + 1], so that samplers which look ahead (heun, dpm_2, sde) are told
+    by where they look, never by how often they call. A sigma before the first belongs to step 0, one at or beyond the
+    last to the last step.
     """
-    above = bisect_right(sigmas, -sigma * (1 - _ROUNDING), key=lambda level: -level)  # levels at or above sigma
-    return max(0, min(above - 1, len(sigmas) - 2))
+    if sigmas[0] < sigmas[-1]:
+        reached = bisect_right(sigmas, sigma * (1 + _ROUNDING))
+    else:
+        reached = bisect_right(sigmas, -sigma * (1 - _ROUNDING), key=lambda level: -level)
+    return max(0, min(reached - 1, len(sigmas) - 2))
 
 
 def steps_within(start: float, end: float, steps: int) -> range:

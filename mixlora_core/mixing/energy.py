@@ -63,7 +63,7 @@ class LayerEnergies:
         else:
             deltas = torch.stack([self._delta(row, index, anatomies[index]).flatten() for index in present])
             gram = deltas @ deltas.T
-        at = torch.tensor(present)
+        at = torch.tensor(present, dtype=torch.long)  # of none it would be of floats
         self.gram[row, at[:, None], at[None, :]] = gram.cpu().double()
 
     def _delta(self, row: int, index: int, anatomy: Anatomy) -> Tensor:

@@ -9,10 +9,10 @@ from typing import Any
 from ..compose import composed
 from ..composition.scheduled import Scheduled, Window
 from ..errors import AdapterError, PromptError
-from ..files.lora_file import Identity, identify
+from ..files.lora_file import identify
 from ..files.metadata import trigger_words
 from ..mixing.weighted_mix import MixSettings, mix
-from ..stack import StackEntry, StyleStack, resolve
+from ..stack import StackEntry, StyleStack, fingerprint, resolve
 from . import grammar
 from .names import Known, file_names, joined
 from .plan import ERROR, SILENT, Plan, read
@@ -88,8 +88,13 @@ def tagged(prompt: str, stack: StyleStack, shelf: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def identities(prompt: str) -> list[tuple[str, Identity]]:
-    """The files that tags of a prompt may name, as they are on disk now; nothing where they are not clear."""
+def identities(prompt: str | None) -> list:
+    """The files that tags of a prompt may name, as they are on disk now; nothing where they are not clear.
+
+    None is a prompt that another node gives, which nobody knows before the run: it may name any file.
+    """
+    if prompt is None:
+        return fingerprint(None)
     try:
         return [(name, identify(resolve(name)[1])) for name in tagged(prompt, StyleStack(), _shelf())]
     except AdapterError:

@@ -80,3 +80,12 @@ def test_per_layer_strengths_stack_on_patches_that_were_there(models, sd15, lora
     model = mixed(upstream, None, [(n, 1.0, 0.0) for n in names], "equal energy")[0]
     assert all(entries[0][0] == 0.7 and len(entries) == 3 for entries in model.patches.values())
     assert all(len(entries) == 1 for entries in upstream.patches.values())
+
+
+@pytest.mark.parametrize("settings", [{"mode": "equal energy"}, {"limit": 0.5}])
+def test_files_that_set_weights_alone_have_no_energy(settings, models, sd15, loras, chained, mixed):
+    """There is no change to scale: they are applied as they are."""
+    row = (loras.save("set", "set weight", text=False), 1.0, 0.0)
+    expected = models.patched_weights(chained(sd15, None, [row])[0])
+    found = models.patched_weights(mixed(sd15, None, [row], **settings)[0])
+    assert all(models.same_bits(found[key], expected[key]) for key in expected)

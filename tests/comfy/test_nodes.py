@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 from mixlora.mixlora_core import errors
+from mixlora.nodes import ApplyLoRARouter, LoRAWeightsFromPrompt
 from mixlora.nodes.style_lora import LoadStyleLoRA
 
 
@@ -49,6 +50,17 @@ def test_a_file_that_changed_is_read_again(loras):
     os.utime(loras.folder / name, ns=(0, before.mtime_ns + 1_000_000))
     assert LoadStyleLoRA.fingerprint_inputs(lora_name=name, strength_model=1.0) != before
     assert LoadStyleLoRA.execute(name, 1.0, 1.0).result[2] == "new"
+
+
+def test_what_another_node_names_may_be_any_file(loras):
+    """ComfyUI asks with None then; an error would make it sample everything behind the node again at every queue."""
+    nodes = [(LoadStyleLoRA, "lora_name"), (ApplyLoRARouter, "router_name"), (LoRAWeightsFromPrompt, "text")]
+    name = loras.save("a")
+    for node, linked in nodes:
+        before = node.fingerprint_inputs(**{linked: None}, others="silent")
+        assert before == node.fingerprint_inputs(**{linked: None}, others="silent")
+        os.utime(loras.folder / name, ns=(0, before[0].mtime_ns + 1_000_000))
+        assert node.fingerprint_inputs(**{linked: None}, others="silent") != before
 
 
 def test_report_says_what_the_base_does_not_know(loras):

@@ -104,6 +104,17 @@ def test_switch_tells_its_timetable(paint, rows):
 
 
 @pytest.mark.parametrize(
+    ("settings", "steps"),
+    [({"scheduler": "ddim_uniform", "steps": 35}, 36), ({"denoise": 0.5}, 4), ({"denoise": 0.0}, 4)],
+)
+def test_the_timetable_is_that_of_the_steps_that_are_run(settings, steps, paint, rows, monkeypatch):
+    """ComfyUI's ddim_uniform makes 36 steps of 35."""
+    monkeypatch.setattr("mixlora.nodes._sampling.KSamplerValues.sample", lambda self, model: {})
+    text = switch(paint, lora_stack=rows, switch_every=steps - 1, **settings)[1]
+    assert f"1 steps ({steps})" in text
+
+
+@pytest.mark.parametrize(
     ("node", "inputs", "message"),
     [
         ("switch", {"lora_stack": []}, "stack is empty"),

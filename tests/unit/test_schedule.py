@@ -32,6 +32,14 @@ def test_beyond_the_ends():
     assert step_of(5.0, [5.0]) == 0
 
 
+@given(LEVELS, st.floats(0, 1))
+def test_rising_levels_of_unsampling_mirror_falling_ones(levels, share):
+    levels = [0.0001, *levels[-2::-1]]  # as ComfyUI's FlipSigmas gives them
+    for step, (low, high) in enumerate(itertools.pairwise(levels)):
+        assert step_of(low, levels) == step == step_of(low + (high - low) * 0.9 * share, levels)
+    assert step_of(levels[-1], levels) == len(levels) - 2
+
+
 def test_rounding_of_a_sampler_does_not_change_the_step():
     levels = [14.6, 10.0, 7.0, 0.0]
     assert [step_of(level * (1 + error), levels) for level in levels[:3] for error in (-5e-6, 5e-6)] == [
