@@ -53,7 +53,7 @@ def tiled(model, at_once):
 
 def test_tiles_in_one_batch_are_refused_where_rows_would_be_mixed_up(three, compose, methods, models, untouched):
     model = tiled(compose(three, methods.Composite(ADAPTERS)), at_once=True)
-    with pytest.raises(CompositionError, match="A batch of 12 rows came for 6 conditionings.*tiled diffusion"):
+    with pytest.raises(CompositionError, match=r"A batch of 12 rows came for 6 conditionings.*tiled diffusion"):
         models.sample(model, steps=1)
 
 
