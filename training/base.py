@@ -121,8 +121,8 @@ def load_base(path: Path, dtype: str = "auto") -> tuple[Base, Any, Any]:
 
     ComfyUI moves the last two to its device as they are used; `make_room` then does so with the UNet.
 
-    `dtype` "auto" is bf16 on GPUs and processors that have it, fp16 on other CUDA GPUs, fp32 elsewhere.
-    Raises TrainingError where the file is no complete checkpoint of either in safetensors.
+    `dtype` "auto" is bf16 on GPUs and processors that have it, fp16 on other CUDA GPUs that ComfyUI trusts with it,
+    fp32 elsewhere. Raises TrainingError where the file is no complete checkpoint of either in safetensors.
     """
     import comfy.model_management
     import comfy.sd
@@ -160,8 +160,13 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if _multiplies_bfloat16() else torch.float32
     if device.type != "cuda":
         return torch.float32
-    major = torch.cuda.get_device_capability(device)[0]
-    return torch.bfloat16 if major >= 8 else torch.float16  # older ones emulate bf16, slowly
+    import comfy.model_management as management
+
+    # ComfyUI knows which cards emulate bf16, slowly, and on which fp16 is slow or broken. Asked for the card alone,
+    # without a model's size, it does not look at the memory, so a card always gets the same format.
+    if management.should_use_bf16(device):
+        return torch.bfloat16
+    return torch.float16 if management.should_use_fp16(device) else torch.float32
 
 
 def _multiplies_bfloat16() -> bool:

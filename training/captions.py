@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,19 +13,20 @@ from .draw import generator
 
 
 def with_trigger(caption: str, trigger: str) -> str:
-    """The caption, with the trigger words at its end unless they are in it already (in whatever case)."""
-    if not trigger or trigger.lower() in caption.lower():
+    """The caption, with the trigger words at its end unless they are in it already (as whole words, in any case)."""
+    if not trigger or re.search(_whole_words(trigger), caption, re.IGNORECASE):
         return caption
     return f"{caption}, {trigger}"
 
 
-def orders(caption: str, count: int, keep: int = 0) -> list[str]:
+def orders(caption: str, count: int, keep: int = 0, trigger: str = "") -> list[str]:
     """The caption as written, then up to `count - 1` other orders of its comma-separated tags, all different.
 
-    The first `keep` tags stay in front. The orders depend on the caption alone, so its encodings can be kept on disk
-    for every run to come: a fresh order for every sample would mean a pass of the text encoder for every sample.
+    The first `keep` tags stay in front; the trigger words stay together, whatever commas are in them. The orders depend
+    on nothing else, so their encodings can be kept on disk for every run to come: a fresh order for every sample would
+    mean a pass of the text encoder for every sample.
     """
-    tags = [tag for part in caption.split(",") if (tag := part.strip())]
+    tags = _tags(caption, trigger)
     first, rest = tags[:keep], tags[keep:]
     found = {caption: None}
     wanted, source = min(count, math.factorial(min(len(rest), 12))), generator(0, "tags", caption)
@@ -35,6 +37,17 @@ def orders(caption: str, count: int, keep: int = 0) -> list[str]:
         if order != sorted(order):
             found[", ".join(first + [rest[i] for i in order])] = None
     return list(found)
+
+
+def _tags(caption: str, trigger: str) -> list[str]:
+    """What stands between commas, but for those within the trigger words."""
+    pieces = f"(?:{_whole_words(trigger)}|[^,])+" if trigger else "[^,]+"
+    return [tag for part in re.findall(pieces, caption, re.IGNORECASE) if (tag := part.strip())]
+
+
+def _whole_words(text: str) -> str:
+    """A pattern that finds the text, but not as a part of longer words."""
+    return rf"(?<!\w){re.escape(text)}(?!\w)"
 
 
 def tokenize(tokenizer: Any, text: str) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def find_pictures(folder: Path, settings: TrainSettings, chunks: Callable[[str],
 
 
 def _picture(path: Path, seen: Look, caption: str, folder: Path, settings: TrainSettings) -> Picture:
-    variants = orders(caption, max(1, settings.caption_shuffle), settings.keep_tags)
+    variants = orders(caption, max(1, settings.caption_shuffle), settings.keep_tags, settings.trigger)
     return Picture(
         path=path,
         captions=tuple(with_trigger(variant, settings.trigger) for variant in variants),

@@ -60,17 +60,16 @@ class LoRA:
     def attached(self, unet: nn.Module) -> Iterator[None]:
         """Within the block the UNet's layers speak with the adapter; after it they are as before.
 
-        The layers keep their own weights and number format. The factors are cast to that format once per change of
-        `flat`, not once per layer and forward.
+        The layers keep their own weights and number format. The factors are cast to that format in one go as a forward
+        of the UNet begins, not layer by layer; so the gradient of a loss is taken before the next forward.
         """
         dtype = unet.get_parameter(f"{self.names[0]}.weight").dtype
-        working, products, seen = self.flat.detach(), self.gradient, -1
+        working, products = self.flat.detach(), self.gradient
 
         def refresh(*_: Any) -> None:
-            nonlocal seen
-            if self.flat._version != seen:  # counts every in-place change, also through a view
-                working.copy_(self.flat.detach())
-                seen = self.flat._version
+            # Every time, changed or not: torch does not count every change (a fused optimizer's step leaves `_version`
+            # as it was), and beside a forward the cast costs nothing.
+            working.copy_(self.flat.detach())
 
         handles, layers = [], []
         if dtype != self.flat.dtype:

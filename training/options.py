@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
+import sys
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
@@ -17,8 +19,9 @@ Beside each picture lies a caption of the same name, .txt or .caption; or the
 folder has a metadata.jsonl with {"file_name": ..., "text": ...} for each. The
 file that comes out loads in ComfyUI, A1111/Forge and diffusers.
 
-Options may also stand in a TOML file (Python 3.11 or newer), named as the
-flags: steps = 800, save-every = 100. Flags win over the file.
+Options may also stand in a TOML file, named as the flags: steps = 800,
+save-every = 100. Flags win over the file. (Python 3.10 needs the package
+tomli for it.)
 
 Ctrl-C saves the run, and --resume continues it. All that is not the LoRA
 itself (saved run, curves, sample pictures) is in the folder NAME.run beside
@@ -127,14 +130,7 @@ def add_option(group: Any, option: Field[Any]) -> None:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     """The options in a TOML file, by their Python names; paths in it are relative to the file."""
-    try:
-        import tomllib
-    except ImportError as error:
-        raise TrainingError(f"{path}: TOML files need Python 3.11 or newer; give the options as flags.") from error
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise TrainingError(f"{path}: not a readable TOML file ({error}).") from error
+    table = _toml(path)
     options = {name.replace("-", "_"): value for name, value in table.items()}
     settings = {option.name: option.metadata["kind"] for option in _settings()}
     kinds = {**dict.fromkeys(_PATHS, str), **{name: kind for name, (kind, _) in _CALL.items()}}
@@ -153,6 +149,20 @@ def _read_toml(path: Path) -> dict[str, Any]:
     if isinstance(prompts, list):
         options["sample_prompts"] = [str(path.parent / text) if is_prompt_file(text) else text for text in prompts]
     return options
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    except ImportError as error:
+        raise TrainingError(
+            f"{path}: on Python 3.10 options in a file need a reader of TOML: pip install tomli, or give the options "
+            "as flags."
+        ) from error
+    try:
+        return toml.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # of both a TOMLDecodeError is a ValueError
+        raise TrainingError(f"{path}: not a readable TOML file ({error}).") from error
 
 
 def is_prompt_file(text: object) -> bool:

@@ -79,13 +79,13 @@ def _mapped(content: Any, kind: type, change: Callable[[Any], Any]) -> Any:
 class BankPatcher(comfy.model_patcher.ModelPatcher):
     """A bank as ComfyUI loads it: as a whole or not at all, for what ComfyUI can load in parts has layers."""
 
-    def partially_load(self, device_to: Any, extra_memory: float = 0, force_patch_weights: bool = False) -> float:
+    def partially_load(self, device_to: Any, extra_memory: int = 0, force_patch_weights: bool = False) -> int:
         """Loads it where it fits into `extra_memory` bytes, and says how many it took."""
         if 0 <= extra_memory <= self.model_size() - self.loaded_size():
             return 0
         return super().partially_load(device_to, extra_memory, force_patch_weights)
 
-    def partially_unload(self, device_to: Any, memory_to_free: float = 0, force_patch_weights: bool = False) -> float:
+    def partially_unload(self, device_to: Any, memory_to_free: int = 0, force_patch_weights: bool = False) -> int:
         """Frees nothing: ComfyUI then unloads it as a whole."""
         return 0
 

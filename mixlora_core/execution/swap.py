@@ -106,7 +106,7 @@ def _change(part: Part, coefficient: float, weight: Tensor) -> Tensor:
 
 def copied(model: torch.nn.Module, adapters: Sequence[Adapter]) -> int:
     """How many bytes a copy of the weights takes that these change."""
-    return sum(comfy.utils.get_attr(model, name).nbytes for name in _touched(adapters))
+    return sum(comfy.model_patcher.get_key_weight(model, name)[0].nbytes for name in _touched(adapters))
 
 
 def writable(model: torch.nn.Module, adapters: Sequence[Adapter]) -> bool:

@@ -88,7 +88,7 @@ def tagged(prompt: str, stack: StyleStack, shelf: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def identities(prompt: str | None) -> list:
+def identities(prompt: str | None) -> Any:
     """The files that tags of a prompt may name, as they are on disk now; nothing where they are not clear.
 
     None is a prompt that another node gives, which nobody knows before the run: it may name any file.

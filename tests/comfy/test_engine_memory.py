@@ -128,7 +128,7 @@ def test_packed_weights_are_left_alone(three, compose, methods, models):
 
     model = models.unet(models.SD15_UNET)
     adapters = [matched(model, entry.file) for entry in three.entries]
-    for name in {key for adapter in adapters for key in adapter.model_patches}:
+    for name in {str(key) for adapter in adapters for key in adapter.model_patches}:
         packed = torch.zeros(comfy.utils.get_attr(model.model, name).numel() // 2, dtype=torch.uint8)
         comfy.utils.set_attr(model.model, name, torch.nn.Parameter(packed, requires_grad=False))
     ((bank,),) = compose(three, methods.Switch(ADAPTERS), model=model).additional_models.values()

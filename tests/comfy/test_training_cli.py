@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mixlora.training import cli
+from mixlora.training.base import choose_dtype
 from mixlora.training.run_folder import RunFolder
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -82,3 +84,33 @@ def test_two_processes_write_the_same_adapter_as_one(command, tmp_path, capsys):
     assert pair.keys() == one.keys()
     for name, tensor in one.items():
         assert (pair[name].float() - tensor.float()).norm() <= 1e-3 * tensor.float().norm()  # written as fp16
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_the_number_format_follows_the_processor(monkeypatch, native):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: native, raising=False)
+    cpu = torch.device("cpu")
+    assert choose_dtype("auto", cpu) == (torch.bfloat16 if native else torch.float32)
+    assert choose_dtype("fp32", cpu) == torch.float32
+
+
+@pytest.mark.parametrize(
+    "name, major, chosen",
+    [
+        ("NVIDIA GeForce GTX 1660 SUPER", 7, torch.float32),
+        ("NVIDIA T500", 7, torch.float32),
+        ("NVIDIA GeForce RTX 2070", 7, torch.float16),
+        ("NVIDIA GeForce RTX 3060", 8, torch.bfloat16),
+    ],
+)
+def test_the_number_format_of_known_cuda_cards(monkeypatch, name, major, chosen):
+    """Through ComfyUI's own list of cards whose fp16 is broken; how much memory a card has plays no part."""
+    import comfy.model_management as management
+
+    properties = SimpleNamespace(name=name, major=major)
+    monkeypatch.setattr(management, "cpu_state", management.CPUState.GPU)
+    monkeypatch.setattr(management, "maximum_vram_for_weights", pytest.fail)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert choose_dtype("auto", torch.device("cuda", 0)) == chosen

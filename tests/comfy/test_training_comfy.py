@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mixlora.training.base import Base, choose_dtype
+from mixlora.training.base import Base
 from mixlora.training.checkpoint import Autosave
 from mixlora.training.export import export, file_tensors
 from mixlora.training.files import serialise
@@ -237,12 +237,3 @@ def test_files_of_equal_runs_are_equal_but_for_the_date(model, samples, trained)
     dated = [describe(base, samples, SETTINGS, title="m", steps=3, date=date) for date in ("2025-01-01", "2025-01-02")]
     first, second = (serialise(tensors, about) for about in dated)
     assert first != second and re.sub(b"2025-01-0[12]", b"", first) == re.sub(b"2025-01-0[12]", b"", second)
-
-
-@pytest.mark.parametrize("native", [False, True])
-def test_the_number_format_follows_the_processor(monkeypatch, native):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: native, raising=False)
-    cpu = torch.device("cpu")
-    assert choose_dtype("auto", cpu) == (torch.bfloat16 if native else torch.float32)
-    assert choose_dtype("fp32", cpu) == torch.float32

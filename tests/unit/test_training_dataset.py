@@ -219,3 +219,13 @@ def test_sizes_captions_and_lengths_are_summed_up(folder):
         "wide.png: 640 x 200 is smaller than 256 x 256, its size at resolution 256; leave it out, or lower the "
         "resolution to 192"
     ]
+
+
+def test_a_trigger_with_a_comma_stands_once_in_every_order(folder):
+    trigger = "oil painting, monet style"
+    paint(folder / "0.png", caption=f"pond, {trigger}, bridge")
+    paint(folder / "1.png", colour=(90, 40, 20), caption="pond, bridge, hill")
+    found = find_pictures(folder, TrainSettings(resolution=128, caption_shuffle=6, trigger=trigger), words)
+    orders = [caption for picture in found.pictures[:2] for caption in picture.captions]
+    assert len(orders) == 12 and all(caption.count(trigger) == 1 for caption in orders)
+    assert all(caption.count(tag) == 1 for caption in orders for tag in trigger.split(", "))

@@ -1,6 +1,7 @@
 """Settings, command line, data folder, safetensors bytes, hashes: everything around the loop that needs no ComfyUI."""
 
 import hashlib
+import importlib
 import json
 import re
 import subprocess
@@ -41,8 +42,6 @@ def test_settings_report_all_problems_at_once():
 
 
 def test_flags_win_over_toml_over_defaults(tmp_path):
-    if sys.version_info < (3, 11):
-        pytest.skip("TOML needs 3.11")
     config = tmp_path / "style.toml"
     config.write_text(
         'base = "b.safetensors"\ndata = "d"\noutput = "o.safetensors"\nsteps = 10\nsave-every = 5\nlr = 1\n'
@@ -57,9 +56,20 @@ def test_flags_win_over_toml_over_defaults(tmp_path):
         parse([str(config)])
 
 
+def test_python_3_10_reads_toml_with_tomli(tmp_path, monkeypatch):
+    config = tmp_path / "style.toml"
+    config.write_text("steps = 10\n")
+    reader = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    monkeypatch.setattr(sys, "version_info", (3, 10, 0))
+    monkeypatch.setitem(sys.modules, "tomllib", None)
+    monkeypatch.setitem(sys.modules, "tomli", reader)
+    assert parse([str(config), *NEEDED]).settings.steps == 10
+    monkeypatch.setitem(sys.modules, "tomli", None)
+    with pytest.raises(TrainingError, match=r"style\.toml: .*pip install tomli, or give the options as flags"):
+        parse([str(config), *NEEDED])
+
+
 def test_the_example_is_a_job_and_the_defaults_that_it_shows_are_the_defaults(root, tmp_path):
-    if sys.version_info < (3, 11):
-        pytest.skip("TOML needs 3.11")
     example = (root / "docs" / "style.toml").read_text("utf-8")
     job = parse([str(root / "docs" / "style.toml")])
     assert job.data == root / "docs" / "pictures" and job.settings.trigger == "monet style" and job.run.keep_best

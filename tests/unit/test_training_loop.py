@@ -220,6 +220,23 @@ def test_fp16_base_trains_the_same_direction():
     torch.testing.assert_close(trained.losses, full.losses, rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_precision_base_learns_with_the_optimizer_of_a_gpu(monkeypatch, dtype):
+    """There AdamW is fused; its one kernel also exists for the CPU."""
+    settings = replace(SETTINGS, steps=150, rank=8, lr=3e-2, min_snr=0.0)
+
+    def losses():
+        half = base()
+        half.unet.to(dtype)
+        return train(half, samples(), settings).losses
+
+    plain, adamw = losses(), torch.optim.AdamW
+    monkeypatch.setattr(torch.optim, "AdamW", lambda flat, **options: adamw(flat, **{**options, "fused": True}))
+    fused = losses()
+    assert sum(fused[-30:]) < 0.8 * sum(fused[:30])
+    assert fused == pytest.approx(plain, rel=0.02)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_only_asks_to_stop(number):
     before = signal.getsignal(number)

@@ -167,7 +167,8 @@ def test_every_entry_moves_though_the_base_is_bf16(toy, inputs):
 
 
 def test_the_cast_factors_follow_every_change(toy, inputs):
-    lora = make(toy)
+    toy.bfloat16()
+    inputs, lora = [value.bfloat16() for value in inputs], make(toy)
     with lora.attached(toy), torch.no_grad():
         before = toy(*inputs)
         lora.up["attn2.to_out.0"].add_(0.5)
@@ -176,6 +177,22 @@ def test_the_cast_factors_follow_every_change(toy, inputs):
         after_flat = toy(*inputs)
     assert not torch.equal(before, after_view)
     assert not torch.equal(after_view, after_flat)
+
+
+def test_the_cast_factors_follow_an_optimizer_that_does_not_count_its_changes(toy, inputs):
+    """The fused AdamW, which a CUDA run gets, leaves the parameter's version as it was."""
+    toy.bfloat16()
+    lora = make(toy)
+    x, context = (value.bfloat16() for value in inputs)
+    optimizer = torch.optim.AdamW([lora.flat], lr=0.1, fused=True)
+    with lora.attached(toy):
+        before = toy(x, context)
+        lora.backward(before.float().square().sum())
+        optimizer.step()
+        after = toy(x, context)
+    with lora.attached(toy):  # casts anew
+        expected = toy(x, context)
+    assert torch.equal(after, expected) and not torch.equal(after, before)
 
 
 def test_no_hook_is_left_even_after_an_exception(toy, inputs):

@@ -87,6 +87,15 @@ def test_trigger_is_added_once():
     assert with_trigger("a hill", "") == "a hill"
 
 
+def test_trigger_counts_only_as_whole_words():
+    assert with_trigger("a party at night", "art") == "a party at night, art"
+    assert with_trigger("monet style2, a hill", "monet style") == "monet style2, a hill, monet style"
+    for caption in ("art, a party", "a party, (Art)", "a party of art"):
+        assert with_trigger(caption, "art") == caption
+    assert with_trigger("a <art> hill", "<art>") == "a <art> hill"  # no pattern, and no word of its own at its ends
+    assert with_trigger("a hill", "a.hill") == "a hill, a.hill"
+
+
 def test_orders_of_tags():
     caption = "one, two,three, four"
     found = orders(caption, 6, keep=1)
@@ -98,3 +107,13 @@ def test_orders_of_tags():
     assert orders(caption, 1) == [caption] and orders("a hill with trees", 8) == ["a hill with trees"]
     assert set(orders("same, same, other", 8)) == {"same, same, other", "same, other, same", "other, same, same"}
     assert orders("a, b", 8, keep=5) == ["a, b"]
+
+
+def test_a_trigger_with_a_comma_is_one_tag():
+    caption, trigger = "pond, Oil Painting, monet style, bridge", "oil painting, monet style"
+    found = orders(caption, 8, trigger=trigger)
+    assert len(found) == 6 and all(with_trigger(order, trigger) == order for order in found)
+    assert orders("monet, a, b, c", 6, 1, trigger="monet") == orders("monet, a, b, c", 6, 1)
+    assert set(orders("a, the x, y hill", 8, trigger="x, y")) == {"a, the x, y hill", "the x, y hill, a"}
+    parts = "coil painting, b"  # not the whole words: an ordinary tag
+    assert orders(parts, 2, trigger="oil painting, b") == orders(parts, 2)
