@@ -1,4 +1,8 @@
-"""`testbed`: paints a plan, lets the oracle read the pictures, writes the report and the table of results."""
+"""`testbed`: paints a plan, lets the oracle read the pictures, writes the report and the table of results.
+
+The table lies beside the report. Where this run painted every picture of a plan of the repository, it is written to
+benchmarks/results, too, which is committed: no table of a part, or of pictures of others, takes the place of one there.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..benchmarks.results import Row, table, write_results
+from ..benchmarks.results import FOLDER, Row, table, write_results
 from . import runner
 from .jobs import EvaluationError
 from .plan import read_plan
@@ -51,35 +55,56 @@ def run(arguments: argparse.Namespace) -> int:
             return code
     minutes = (time.monotonic() - began) / 60
     with Store(runner.results_folder(arguments, plan)) as store:
-        found = rows(plan, store)
-        if outcome.painted == len({job.key for job in plan.jobs()}):  # else the time says nothing
+        found, pictures = rows(plan, store), len({job.key for job in plan.jobs()})
+        whole = outcome.painted == pictures  # else times are of several runs, perhaps of several machines
+        if whole:
+            found += times(plan, store)
             found.append(Row("paint, judge and report (min)", minutes, GOALS.get(plan.name), at_most=True))
-        print(f"\n{table(found)}")
-        if plan.path.resolve().parent == PLANS.resolve():
-            topic = "testbed" if plan.name == "small" else f"testbed-{plan.name}"
-            print(f"\nResults: {write_results(topic, found)}")
+        print(f"\n{table(found)}\n")
+        write(plan, found, store.folder / "reports" / plan.name, whole)
+        if not whole:
+            painted = f"{outcome.painted} of {pictures} pictures were painted in this run"
+            print(f"{painted}: times are left out, and benchmarks/results stays as it is.")
     return 0
 
 
+def write(plan: Plan, found: Sequence[Row], folder: Path, whole: bool) -> None:
+    """Writes the table beside the report, of a `whole` run of our own plans to benchmarks/results, too; says where."""
+    topic = "testbed" if plan.name == "small" else f"testbed-{plan.name}"
+    ours = plan.path.resolve().parent == PLANS.resolve()
+    for place in (folder, FOLDER) if whole and ours else (folder,):
+        print(f"Results: {write_results(topic, found, place)}")
+
+
 def rows(plan: Plan, store: Store) -> list[Row]:
-    """What the oracle read, as means over each method's pictures; and what the pictures cost."""
-    keys: dict[str, list[str]] = {}
-    for job in plan.jobs():
-        keys.setdefault(job.label, []).append(job.key)
+    """What the oracle read, as means over each method's pictures."""
+    keys = keys_of(plan)
     values: dict[str, dict[str, float]] = {measure: {} for measure in MEASURES}
     for score in store.scores(("oracle",)):
         if score.measure in values and not score.element:
             values[score.measure][score.key] = score.value
-    seconds = {key: picture.seconds for key, picture in store.pictures().items()}
     found = [
         Row(f"{label}: {name}", factor * mean(of_label, values[measure]))
         for label, of_label in keys.items()
         for measure, (name, factor) in MEASURES.items()
     ]
-    found += [Row(f"{label}: sampling (s a picture)", mean(of_label, seconds)) for label, of_label in keys.items()]
-    pictures = {key for of_label in keys.values() for key in of_label}
-    found.append(Row("pictures", len(pictures)))
-    return [*found, Row("sampling, all pictures (min)", sum(seconds[key] for key in pictures) / 60)]
+    return [*found, Row("pictures", len({job.key for job in plan.jobs()}))]
+
+
+def times(plan: Plan, store: Store) -> list[Row]:
+    """What the pictures cost, as means over each method's and in all."""
+    keys = keys_of(plan)
+    seconds = {key: one.seconds for key, one in store.pictures(job.key for job in plan.jobs()).items()}
+    found = [Row(f"{label}: sampling (s a picture)", mean(of_label, seconds)) for label, of_label in keys.items()]
+    return [*found, Row("sampling, all pictures (min)", sum(seconds.values()) / 60)]
+
+
+def keys_of(plan: Plan) -> dict[str, list[str]]:
+    """The keys of each method's pictures, by label."""
+    keys: dict[str, list[str]] = {}
+    for job in plan.jobs():
+        keys.setdefault(job.label, []).append(job.key)
+    return keys
 
 
 def mean(keys: Sequence[str], values: Mapping[str, float]) -> float:

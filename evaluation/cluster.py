@@ -157,19 +157,19 @@ def _worker_class() -> type:
 
             return os.getpid()
 
-        def paint(self, job: dict) -> tuple[bytes, float, str]:
+        def paint(self, job: dict) -> tuple[bytes, float, str, str]:
             return self.answer(job)
 
     return Worker
 
 
-def painter(testbed: str, options: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], tuple[bytes, float, str]]:
-    """What a worker does with a job, both as plain data: the PNG file, seconds, error."""
+def painter(testbed: str, options: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], tuple[bytes, float, str, str]]:
+    """What a worker does with a job, both as plain data: the PNG file, seconds, error, machine."""
     paints = Painter(open_testbed(testbed, options))
 
-    def answer(record: Mapping[str, Any]) -> tuple[bytes, float, str]:
+    def answer(record: Mapping[str, Any]) -> tuple[bytes, float, str, str]:
         done = paints.attempt(_job(record))
-        return done.png, done.seconds, done.error
+        return done.png, done.seconds, done.error, done.machine
 
     return answer
 

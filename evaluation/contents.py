@@ -75,7 +75,7 @@ def contents(plan: Plan, reading: Reading, judged: Sequence[Panel], against: Seq
         "by_size": by_size(findings),
         "by_part": [one for one in (sections.by_category(findings), sections.by_element(findings)) if one],
         "by_world": [sections.by_world(findings, one) for one in findings.main() if len(set(findings.worlds)) > 1],
-        "panels": [{"table": sections.compared(one), "bias": list(map(str, one.bias))} for one in judged],
+        "panels": [{"table": compared(one), "bias": list(map(str, one.bias))} for one in judged],
         "sheets": sheets(findings, shown(findings)),
         "caption": caption(findings),
         "facts": facts(plan, reading),
@@ -102,6 +102,28 @@ def subtitle(plan: Plan, reading: Reading) -> str:
         f"{sets} sets × {len(reading.labels)} methods{noises} on the testbed “{plan.testbed.name}”, "
         f"{len(reading.files)} pictures. Written {datetime.now(timezone.utc):%Y-%m-%d}."
     )
+
+
+def compared(panel: Panel) -> Table:
+    """What a judge that sees two pictures at once found."""
+    heads = (
+        Head("points"), Head("points of the other"), Head("difference"), Head("won / tied / lost", "%"), Head("pairs"),
+    )  # fmt: skip
+    rows = []
+    for one in panel.rows:
+        found = one.difference
+        parts = " / ".join(f"{100 * count / max(found.cases, 1):.0f}" for count in one.wins) if found.cases else "–"
+        gap = Cell(
+            one.measure.text(found.value, sign=True), one.measure.range(found.low, found.high, sign=True),
+            tone=sections.tone(one.measure, found),
+        )  # fmt: skip
+        left = f"{one.half} more in one order only" if one.half else ""
+        cells = (Cell(one.measure.text(one.mean)), Cell(one.measure.text(one.other)), gap, Cell(parts))
+        rows.append(Row(f"{one.label} – {one.against}: {one.measure.title}", (*cells, Cell(str(found.cases), left))))
+    note = (
+        "Each pair of pictures was shown in both orders, and the points averaged; pairs seen in one order are left out."
+    )
+    return Table(f"Two pictures side by side: {panel.judge}", "method – other: measure", heads, tuple(rows), note)
 
 
 def incomplete(findings: Findings) -> list[str]:

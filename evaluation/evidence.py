@@ -31,13 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plans", nargs="*", metavar="PLAN", help=f"some of {', '.join(EXPERIMENTS)} (default: all)")
     parser.add_argument("--results", type=Path, default=Path("evaluation_output") / "standin", metavar="FOLDER")
     parser.add_argument("--document", type=Path, default=DOCUMENT, metavar="FILE", help="default: docs/evidence.md")
-    parser.add_argument(
-        "--benchmarks",
-        type=Path,
-        default=FOLDER,
-        metavar="FOLDER",
-        help="where numbers of full, methods and learned go",
-    )
+    kept = f"where numbers of {', '.join(KEPT)} go"
+    parser.add_argument("--benchmarks", type=Path, default=FOLDER, metavar="FOLDER", help=kept)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,7 +1,8 @@
 """`scores`: writes what judges said of plans to one small file, or takes it over from one.
 
 So that a long plan can be painted in several places, and so that tables can be made again from the scores that are
-published beside them, without a picture. The file is gzipped JSON, a line for each picture under its job's key.
+published beside them, without a picture. The file is gzipped JSON, a line for each picture under its job's key; by its
+`origin`, where that is known, times can be compared as far as one run measured them.
 """
 
 from __future__ import annotations
@@ -65,9 +66,10 @@ def export(store: Store, jobs: Iterable[Job], path: Path) -> tuple[int, int]:
         if score.key in wanted:
             value = round(score.value, DIGITS)
             found.setdefault(score.key, []).append([score.judge, score.measure, score.element, value])
-    seconds = {key: round(picture.seconds, 3) for key, picture in store.pictures(found).items()}
     lines: list[dict[str, Any]] = [{"format": FORMAT, "oracle": ElementOracle.version()}]
-    lines += [{"key": key, "seconds": seconds[key], "scores": found[key]} for key in sorted(found)]
+    for key, picture in store.pictures(found).items():
+        origin = {"origin": picture.origin} if picture.origin else {}
+        lines.append({"key": key, "seconds": round(picture.seconds, 3), **origin, "scores": found[key]})
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, gzip.compress(text.encode(), mtime=0))
@@ -88,7 +90,8 @@ def adopt(store: Store, jobs: Iterable[Job], path: Path) -> tuple[int, int, int]
         if key not in wanted:
             strange += 1
         elif key not in known:
-            store.adopt(wanted[key], row["seconds"], [Score(key, *one) for one in row["scores"]])
+            scores = [Score(key, *one) for one in row["scores"]]
+            store.adopt(wanted[key], row["seconds"], scores, row.get("origin", ""))
             oracle.note_version(store, key, ElementOracle.version())
             taken += 1
     return taken, len(rows) - taken - strange, strange

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -115,23 +116,33 @@ class Findings:
         same = [one for one in none if self.reading.first_job(one).sampling == sampling]
         return (same or none or [self.merge])[0]
 
+    @cached_property
+    def compared(self) -> Where:
+        """(cases,): where every method has the main measures; before a judge came, where every method has a picture."""
+        measured = [self.common(measure) for measure in self.main()]
+        return np.logical_and.reduce(measured) if measured else complete(self.reading.seconds)
+
+    @cached_property
+    def origin(self) -> str:
+        """Which run painted most of the compared pictures; "" where of none is known which it was."""
+        known = Counter(one for one in self.reading.origins[:, self.compared].ravel().tolist() if one)
+        return max(known, key=lambda one: known[one], default="")
+
     def seconds(self, label: str, where: Where | None = None) -> float:
-        """The median time of a picture; of those painted here, if there are any, for other machines are others."""
+        """The median time of a compared picture, of those that the same run painted for all methods."""
         row = self.reading.row(label)
-        values = self.reading.seconds[row]
-        timed = ~np.isnan(values) & (True if where is None else where)
-        here = timed & self.reading.here[row]
-        values = values[here if here.any() else timed]
+        timed = self.compared & (self.reading.origins[row] == self.origin) & (self.origin != "")
+        values = self.reading.seconds[row, timed if where is None else timed & where]
         return float(np.median(values)) if len(values) else float("nan")
 
     def cost(self, label: str, where: Where | None = None) -> float:
-        """The median of a picture's time over the cheapest method's for the same set, both painted here or neither."""
+        """The median of a compared picture's time over the cheapest method's for the same case, both of one run."""
         other = self.cheapest(label)
         if other is None:
             return float("nan")
-        row, base = self.reading.row(label), self.reading.row(other)
-        alike = self.reading.here[row] == self.reading.here[base]
-        mine = np.where(alike if where is None else alike & where, self.reading.seconds[row], np.nan)
+        row, base, runs = self.reading.row(label), self.reading.row(other), self.reading.origins
+        timed = self.compared & (runs[row] == runs[base]) & (runs[row] != "")
+        mine = np.where(timed if where is None else timed & where, self.reading.seconds[row], np.nan)
         return statistics.paired_ratio(mine, self.reading.seconds[base])
 
     def main(self) -> list[Measure]:

@@ -6,6 +6,7 @@ alike is too large; the names of the rows say which one it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from ..benchmarks.results import Row
@@ -53,6 +54,7 @@ def cheapest(findings: Findings) -> list[Row]:
         for label in findings.reading.labels
         if findings.reading.kind(label) in FORMS and findings.mean(share, label, where).value >= least
     }
+    cost = {label: one for label, one in cost.items() if not math.isnan(one)}  # painted in one run with Composite
     if not cost:
         return []
     chosen = min(cost, key=lambda label: cost[label])

@@ -6,6 +6,7 @@ No batches: a picture must be the same bits whichever others are still to be pai
 from __future__ import annotations
 
 import io
+import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ class Painted:
     png: bytes = b""
     seconds: float = 0.0
     error: str = ""
+    machine: str = ""
+    """The name of the one that painted it."""
 
 
 @dataclass(eq=False)
@@ -83,7 +86,7 @@ class Painter:
             picture, seconds = self.paint(job)
         except Exception as error:
             return Painted(job, error=f"{type(error).__name__}: {error}")
-        return Painted(job, png(picture), seconds)
+        return Painted(job, png(picture), seconds, machine=platform.node())
 
     def _loaded(self, world: str) -> tuple[Any, Any, Any]:
         import comfy.sd

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +52,8 @@ class Reading:
     """(methods, cases, elements) for each measure of single elements."""
     files: Mapping[str, Path | None]
     """Painted pictures by their job's key."""
+    origins: NDArray[np.str_]
+    """(methods, cases): which run painted it on which machine, "" where nobody knows, or nothing is painted."""
 
     @property
     def sets(self) -> NDArray[np.int64]:
@@ -80,11 +81,6 @@ class Reading:
         """A method's picture of a case, if it is painted."""
         job = self.jobs.get((label, case))
         return self.files.get(job.key) if job else None
-
-    @cached_property
-    def here(self) -> NDArray[np.bool_]:
-        """(methods, cases): where the picture was painted for these results; else only scores were taken over."""
-        return np.array([[self.file(one, at) is not None for at in range(len(self.cases))] for one in self.labels])
 
     def common(self, column: Column) -> NDArray[np.bool_]:
         """(cases,): whether all methods that have this measure at all have it here."""
@@ -129,10 +125,10 @@ def read(jobs: Sequence[Job], elements: Mapping[str, Element], store: Store) -> 
     listed = tuple(one for name, one in elements.items() if name in asked)
     columns = {one.name: column for column, one in enumerate(listed)}
     shape = (len(labels), len(cases))
-    seconds = np.full(shape, np.nan)
+    seconds, origins = np.full(shape, np.nan), np.full(shape, "", object)
     for key, picture in pictures.items():
         for spot in of_key[key]:
-            seconds[spot] = picture.seconds
+            seconds[spot], origins[spot] = picture.seconds, picture.origin
     values: dict[Column, Array] = {}
     single: dict[Column, Array] = {}
     for score in store.scores():
@@ -143,7 +139,7 @@ def read(jobs: Sequence[Job], elements: Mapping[str, Element], store: Store) -> 
                 table = single.setdefault((score.judge, score.measure), np.full((*shape, len(listed)), np.nan))
                 table[(*spot, columns[score.element])] = score.value
     files = {key: picture.path for key, picture in pictures.items()}
-    return Reading(labels, tuple(cases), listed, by_place, seconds, values, single, files)
+    return Reading(labels, tuple(cases), listed, by_place, seconds, values, single, files, origins.astype(str))
 
 
 @dataclass(frozen=True)

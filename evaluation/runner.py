@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -119,13 +121,13 @@ def paint(
 
     Raises OSError where a picture cannot be written: then the fault is not the job's.
     """
-    outcome, progress = Outcome(), Progress(jobs)
+    outcome, progress, number = Outcome(), Progress(jobs), uuid.uuid4().hex
     for done in source(jobs, stop):
         if done.error:
             outcome.failed.append(done)
             say(f"FAILED {named(done.job)}: {done.error}")
         else:
-            keep(store, done)
+            keep(store, done, origin(number, done.machine))
             outcome.painted += 1
         if line := progress.count(done):
             say(line)
@@ -133,12 +135,20 @@ def paint(
     return outcome
 
 
-def keep(store: Store, done: Painted) -> None:
+def origin(run: str, machine: str) -> str:
+    """What times of one run on one machine are known by: another machine is faster, another hour busier.
+
+    A digest, for it is published with the scores and a machine's name is nobody's business.
+    """
+    return hashlib.sha256(f"{run} {machine}".encode()).hexdigest()[:32]
+
+
+def keep(store: Store, done: Painted, origin: str = "") -> None:
     """The picture first, then its row: a row always has its picture."""
     path = store.picture_path(done.job.key)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, done.png)
-    store.add_picture(done.job, done.seconds)
+    store.add_picture(done.job, done.seconds, origin)
 
 
 def missing(store: Store, jobs: Iterable[Job]) -> list[Job]:

@@ -9,13 +9,13 @@ from .findings import Findings, Where
 from .measures import RECALL, Measure
 from .statistics import Estimate
 from .tables import BEST, BETTER, WORSE, Cell, Head, Row, Table
-from .versus import Panel
 
 MOST_COLUMNS = 12
 """Methods beside each other in a table of elements."""
 MOST_NAMED = 6
 """Methods in a sentence."""
 INTERVAL = "Below each mean, its 95 % interval: where it should lie with other sets of the same kind."
+ONE_RUN = "Times are compared within one run on one machine; – stands where no run painted both."
 
 
 def headline(findings: Findings) -> Table:
@@ -29,8 +29,8 @@ def headline(findings: Findings) -> Table:
     cost = f"Median of a picture's time over that of “{other}” for the same set, one by one."
     heads = [head(measure) for measure in findings.measures]
     heads += [Head("time", "s", "Median time of sampling one picture."), Head("cost", f"× {other}", cost)]
-    note = f"{INTERVAL} Bold is the best mean of a column; whether it is more than chance, the next tables tell."
-    return Table("All methods", "method", tuple(heads), tuple(rows), note)
+    bold = "Bold is the best mean of a column; whether it is more than chance, the next tables tell."
+    return Table("All methods", "method", tuple(heads), tuple(rows), f"{INTERVAL} {bold} {ONE_RUN}")
 
 
 def head(measure: Measure) -> Head:
@@ -117,15 +117,17 @@ def cost_by_size(findings: Findings) -> Table:
     """What a picture costs by N."""
     sizes = sorted(set(findings.sizes.tolist()))
     rows = [
-        Row(label, tuple(
-            Cell(_times(findings.cost(label, where)), f"{_seconds(findings.seconds(label, where))} s")
-            for where in (findings.sizes == size for size in sizes)
-        ))
+        Row(label, tuple(_cost(findings, label, findings.sizes == size) for size in sizes))
         for label in findings.reading.labels
-    ]  # fmt: skip
+    ]
     other = findings.cheapest(findings.reading.labels[0])
-    note = f"How many times as long a picture takes as “{other}” takes for the same set; below, its median time."
+    note = f"A picture's time over that of “{other}” for the same set; below, its median in seconds. {ONE_RUN}"
     return Table("Cost by number of LoRAs", "method", tuple(Head(f"N = {size}") for size in sizes), tuple(rows), note)
+
+
+def _cost(findings: Findings, label: str, where: Where) -> Cell:
+    seconds = findings.seconds(label, where)
+    return Cell(_times(findings.cost(label, where)), "" if math.isnan(seconds) else f"{_seconds(seconds)} s")
 
 
 def by_category(findings: Findings) -> Table | None:
@@ -157,28 +159,6 @@ def _recall(findings: Findings, label: str, names: Sequence[str], short: bool = 
     found = findings.recall(label, names)
     heat = None if math.isnan(found.value) else found.value
     return Cell(RECALL.text(found.value), "" if short else RECALL.range(found.low, found.high), heat=heat)
-
-
-def compared(panel: Panel) -> Table:
-    """What a judge that sees two pictures at once found."""
-    heads = (
-        Head("points"), Head("points of the other"), Head("difference"), Head("won / tied / lost", "%"), Head("pairs"),
-    )  # fmt: skip
-    rows = []
-    for one in panel.rows:
-        found = one.difference
-        parts = " / ".join(f"{100 * count / max(found.cases, 1):.0f}" for count in one.wins) if found.cases else "–"
-        gap = Cell(
-            one.measure.text(found.value, sign=True), one.measure.range(found.low, found.high, sign=True),
-            tone=tone(one.measure, found),
-        )  # fmt: skip
-        left = f"{one.half} more in one order only" if one.half else ""
-        cells = (Cell(one.measure.text(one.mean)), Cell(one.measure.text(one.other)), gap, Cell(parts))
-        rows.append(Row(f"{one.label} – {one.against}: {one.measure.title}", (*cells, Cell(str(found.cases), left))))
-    note = (
-        "Each pair of pictures was shown in both orders, and the points averaged; pairs seen in one order are left out."
-    )
-    return Table(f"Two pictures side by side: {panel.judge}", "method – other: measure", heads, tuple(rows), note)
 
 
 def sentences(findings: Findings) -> list[tuple[str, str]]:

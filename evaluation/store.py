@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -29,6 +30,10 @@ CREATE TABLE comparisons(
 CREATE TABLE answers(
     request TEXT PRIMARY KEY, model TEXT NOT NULL, answer TEXT NOT NULL, usage TEXT NOT NULL) WITHOUT ROWID;
 """
+_ORIGINS = "CREATE TABLE IF NOT EXISTS origins(key TEXT PRIMARY KEY, origin TEXT NOT NULL) WITHOUT ROWID"
+"""A table that files of version 1 may lack, for earlier versions of the pack read and write the others alone. Under the
+key "" stands the origin of what was painted here and has none of its own, as what they painted."""
+_PICTURES = "SELECT key, file, seconds, origin FROM pictures LEFT JOIN origins USING (key) ORDER BY key"
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Picture:
     path: Path | None
     """None where it was painted elsewhere and only its scores are here."""
     seconds: float
+    origin: str = ""
+    """Of one run on one machine, "" where nobody knows which: only times of one origin can be compared."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,8 @@ class Store:
                     f"{self.path} has version {version} of our results, this pack reads and writes version {VERSION}. "
                     "Give another folder, or use the version of the pack that wrote it."
                 )
+            self._database.execute(_ORIGINS)
+            self._database.execute("INSERT OR IGNORE INTO origins VALUES ('', ?)", (uuid.uuid4().hex,))
         except BaseException:
             self._database.execute("ROLLBACK")
             raise
@@ -116,22 +125,23 @@ class Store:
         """Where the picture of a job lies, or is to be put."""
         return self.folder / "pictures" / key[:2] / f"{key}.png"
 
-    def add_picture(self, job: Job, seconds: float) -> None:
+    def add_picture(self, job: Job, seconds: float, origin: str = "") -> None:
         """Notes that a job's picture lies at its path."""
         file = self.picture_path(job.key).relative_to(self.folder).as_posix()
-        self._database.execute("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", _row(job, file, seconds))
+        self._insert(*_rows(job, file, seconds, origin))
 
-    def adopt(self, job: Job, seconds: float, scores: Iterable[Score]) -> None:
+    def adopt(self, job: Job, seconds: float, scores: Iterable[Score], origin: str = "") -> None:
         """Keeps the scores of a picture that was painted and judged elsewhere; all of it or nothing."""
-        picture = ("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", [_row(job, "", seconds)])
-        self._insert(picture, ("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", map(astuple, scores)))
+        judged = ("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", map(astuple, scores))
+        self._insert(*_rows(job, "", seconds, origin), judged)
 
     def pictures(self, keys: Iterable[str] | None = None) -> dict[str, Picture]:
         """What is painted, by key: all of it, or what `keys` name as far as it is there."""
         wanted = None if keys is None else set(keys)
+        (here,) = self._database.execute("SELECT origin FROM origins WHERE key = ''").fetchone()
         return {
-            key: Picture(key, self.folder / file if file else None, seconds)
-            for key, file, seconds in self._database.execute("SELECT key, file, seconds FROM pictures ORDER BY key")
+            key: Picture(key, self.folder / file if file else None, seconds, origin or (here if file else ""))
+            for key, file, seconds, origin in self._database.execute(_PICTURES)
             if wanted is None or key in wanted
         }
 
@@ -170,10 +180,10 @@ class Store:
         row = (request, model, answer, json.dumps(dict(usage)))
         self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", row)
 
-    def _insert(self, *inserts: tuple[str, Iterable[tuple]]) -> None:
+    def _insert(self, *changes: tuple[str, Iterable[tuple]]) -> None:
         self._database.execute("BEGIN IMMEDIATE")
         try:
-            for statement, rows in inserts:
+            for statement, rows in changes:
                 self._database.executemany(statement, rows)
         except BaseException:
             self._database.execute("ROLLBACK")
@@ -181,8 +191,14 @@ class Store:
         self._database.execute("COMMIT")
 
 
-def _row(job: Job, file: str, seconds: float) -> tuple:
-    return (job.key, file, seconds, json.dumps(asdict(job), sort_keys=True))
+def _rows(job: Job, file: str, seconds: float, origin: str) -> list[tuple[str, Iterable[tuple]]]:
+    """What is written of a picture; one that is painted again has its new origin alone."""
+    return [
+        ("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)",
+         [(job.key, file, seconds, json.dumps(asdict(job), sort_keys=True))]),
+        ("DELETE FROM origins WHERE key = ?", [(job.key,)]),
+        ("INSERT INTO origins VALUES (?, ?)", [(job.key, origin)] if origin else []),
+    ]  # fmt: skip
 
 
 _PRAGMAS = ("application_id", "user_version")

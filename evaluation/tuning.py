@@ -24,7 +24,7 @@ from .. import standalone
 from ..mixlora_core.files import lora_file
 from ..mixlora_core.layers.blocks import ALL
 from ..mixlora_core.layers.learned_mix import LearnedMix, Named, tensor_hash
-from ..training.search import SearchSettings, Strengths, search
+from ..training.search import Log, SearchSettings, Strengths, search
 from ..training.settings import TrainingError
 from .jobs import ElementSet, EvaluationError, Job, Method
 from .methods import method
@@ -166,7 +166,7 @@ def _searched(
         settings = SearchSettings(budget=arguments.budget, seed=arguments.seed, starts=tuple(arguments.starts))
         score = Score(testbed, cases, how, Painter(testbed).paint, ElementOracle.load().read, list(KNOWN),
                       arguments.score, arguments.steps)  # fmt: skip
-        found = search(score, numbers, settings, log, _say)
+        found = search(score, numbers, settings, Log(log, score.about | _meaning(arguments)), _say)
     except TrainingError as error:
         raise EvaluationError(str(error)) from error
     strengths, best = found.best
@@ -174,6 +174,14 @@ def _searched(
         "objective": f"oracle: {arguments.score}", "score": f"{best:.6g}", "tried": str(len(found.tried)),
         "seed": str(arguments.seed), "prompts": "\n".join(one.prompt for one in cases),
     }  # fmt: skip
+
+
+def _meaning(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the numbers of a search are, and which oracle scores them: with other ones it is another search."""
+    from ..standin.element_oracle import ElementOracle
+
+    each = "adapter" if arguments.plan is None else "category"
+    return {"oracle": ElementOracle.version(), "a number for each": each, "edges": arguments.edges}
 
 
 def mix_of(testbed: Any, chosen: ElementSet, strengths: Strengths, about: dict[str, str] | None = None) -> LearnedMix:
@@ -215,11 +223,19 @@ class Score:
         ])  # fmt: skip
         return float((seen * reading.quality if self._kind == PRODUCT else seen).mean())
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the scores depend on besides the numbers: their kind, and the pictures by keys that leave these out."""
+        return {"score": self._kind, "pictures": [self._job(case, Method("tune")).key for case in self._cases]}
+
     def _picture(self, case: Case, strengths: Strengths) -> np.ndarray:
-        how, sampling = self._how(case.chosen, strengths), self._testbed.sampling(case.chosen.world)
+        return self._paint(self._job(case, self._how(case.chosen, strengths)))[0]
+
+    def _job(self, case: Case, how: Method) -> Job:
+        sampling = self._testbed.sampling(case.chosen.world)
         sampling = sampling if self._steps is None else replace(sampling, steps=self._steps)
         files = digests(self._testbed, case.chosen)
-        return self._paint(Job("tune", how, case.chosen, case.prompt, "", case.seed, sampling, files))[0]
+        return Job("tune", how, case.chosen, case.prompt, "", case.seed, sampling, files)
 
 
 def _say(number: int, strengths: Strengths, score: float) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import importlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,6 +49,15 @@ class SearchSettings:
             )
 
 
+class Log(NamedTuple):
+    """A JSON file that keeps every score of one search as it comes."""
+
+    path: Path
+    about: Mapping[str, Any]
+    """All that the scores depend on besides the strengths, as JSON has it: what is scored and how. Scores of one search
+    are none of another's, so a file is read only where it says the same."""
+
+
 @dataclass(frozen=True)
 class Found:
     """All that was tried, in order, with its score."""
@@ -65,14 +74,13 @@ def search(
     objective: Objective,
     adapters: int,
     settings: SearchSettings,
-    log: Path | None = None,
+    log: Log | None = None,
     on_try: Callable[[int, Strengths, float], None] = lambda number, strengths, score: None,
 ) -> Found:
     """Strengths with a high score. The same objective and seed give the same search.
 
-    `log` is a JSON file that keeps every score as it comes: a search that was killed goes on from it without asking
-    the objective again. Raises TrainingError for a score that is not finite, a log of another search, and where cmaes
-    is not installed.
+    With a `log`, a search that was killed goes on without asking the objective again. Raises TrainingError for a score
+    that is not finite, a log of another search, and where cmaes is not installed.
     """
     if adapters < 1:
         raise TrainingError("There is nothing to search: no adapter.")
@@ -124,14 +132,14 @@ def _cma() -> Any:
 class _Journal:
     """What was tried, here and in the run that this one continues."""
 
-    def __init__(self, path: Path | None, adapters: int, settings: SearchSettings) -> None:
-        self.path, self.tried = path, []
-        # A larger budget continues a search; anything else makes another one.
-        self._what = {"adapters": adapters, **vars(settings), "starts": list(settings.starts)}
-        del self._what["budget"]
+    def __init__(self, log: Log | None, adapters: int, settings: SearchSettings) -> None:
+        self.path, self.tried = log and log.path, []
+        what = {**(log.about if log else {}), "adapters": adapters, **vars(settings)}
+        del what["budget"]  # a larger one continues a search; anything else makes another one
+        self._what = json.loads(json.dumps(what))  # as it is read back
         self._former: list[tuple[Strengths, float]] = []
-        if path is not None and path.exists():
-            self._former = self._read(path)
+        if self.path is not None and self.path.exists():
+            self._former = self._read(self.path)
 
     def again(self, strengths: Strengths) -> float | None:
         """The score that the former run gave these strengths; None after its end."""
@@ -154,16 +162,21 @@ class _Journal:
     def _read(self, path: Path) -> list[tuple[Strengths, float]]:
         try:
             kept = json.loads(path.read_text("utf-8"))
-            what, tried = kept["search"], [(tuple(map(float, one)), float(score)) for one, score in kept["tried"]]
+            what, tried = dict(kept["search"]), [(tuple(map(float, one)), float(score)) for one, score in kept["tried"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrainingError(
                 f"{path}: not a readable log of a search ({error}). Delete it to start again."
             ) from error
         if what != self._what:
-            raise TrainingError(
-                f"{path}: a log of another search ({what}); this one is {self._what}. Give another file, or delete it."
-            )
+            raise TrainingError(f"{path}: {self._apart(what)}. Give another file, or delete it.")
         return tried
+
+    def _apart(self, what: Mapping[str, Any]) -> str:
+        """How the search that a log is of differs from this one."""
+        if unknown := sorted(self._what.keys() - what.keys()):
+            return f"an earlier version wrote it, which did not note {', '.join(unknown)}"
+        apart = [name for name in {**what, **self._what} if what.get(name) != self._what.get(name)]
+        return f"a log of another search; they differ in {', '.join(sorted(apart))}"
 
 
 def _within(value: float, adapters: int, settings: SearchSettings) -> Strengths:

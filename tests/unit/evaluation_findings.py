@@ -77,13 +77,13 @@ def begun(folder: Path) -> Store:
     return store
 
 
-def paint(store: Store, job: Job, side: int = 16) -> None:
-    """A picture of one colour, and how long it took: a composite N seconds, everything else one."""
+def paint(store: Store, job: Job, side: int = 16, origin: str = "", pace: float = 1.0) -> None:
+    """A picture of one colour, and how long it took: a composite N times `pace`, everything else once."""
     path = store.picture_path(job.key)
     path.parent.mkdir(parents=True, exist_ok=True)
     colour = tuple(int(255 * chance(job.key, channel)) for channel in "rgb")
     Image.new("RGB", (side, side), colour).save(path)
-    store.add_picture(job, float(job.set.size if job.method.kind == "composite" else 1))
+    store.add_picture(job, pace * (job.set.size if job.method.kind == "composite" else 1), origin)
 
 
 def judge(store: Store, job: Job, seen: Seen = seen, quality: float | None = None) -> None:

@@ -202,3 +202,20 @@ def test_a_document_without_places_is_an_error(tmp_path):
 def test_an_unknown_experiment(capsys):
     assert cli.main(["evidence", "tow"]) == 1
     assert "'tow' is no experiment; expected some of alone, full, tau" in capsys.readouterr().err
+
+
+def test_costs_that_nobody_knows_reach_no_goal_and_stand_in_no_way(tmp_path):
+    """Of Composite's forms only the one that the same run painted is held against it."""
+    five = ElementSet("five", "north", ("tower", "frost", "ink", "gate", "rain"))
+    methods = {label: method(label if label != "no LoRA" else "none", {}, 1.0)
+               for label in ("no LoRA", "reused", "centred", "composite")}  # fmt: skip
+    jobs = made.jobs([five], methods)
+    with made.begun(tmp_path) as store:
+        for job in jobs:
+            made.paint(store, job, origin="alone" if job.label == "reused" else "together")
+            made.judge(store, job, lambda job, element: 0.9)
+        findings = Findings(read(jobs, made.ELEMENTS, store))
+    (row,) = goals.cheapest(findings)
+    assert "cost of centred" in row.name and row.value == pytest.approx(0.2)
+    shown = texts(experiments.EXPERIMENTS["methods"]["methods-all"](findings))
+    assert shown["reused"][-2:] == ["–", "–"] and shown["centred"][-2:] == ["1", "1.00"]

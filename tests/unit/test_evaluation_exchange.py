@@ -10,7 +10,7 @@ from mixlora.evaluation.judges import oracle, pictures
 from mixlora.evaluation.reading import read
 from mixlora.standin.element_oracle import ElementOracle
 
-from .evaluation_findings import ELEMENTS, SETS, begun, fill, jobs
+from .evaluation_findings import ELEMENTS, SETS, begun, fill, jobs, judge, paint
 
 JOBS = jobs(SETS[:3])
 
@@ -41,6 +41,29 @@ def test_a_store_without_pictures_reads_the_same(published, tmp_path):
         again = tmp_path / "again.jsonl.gz"
         exchange.export(other, JOBS, again)
         assert again.read_bytes() == path.read_bytes()
+
+
+def test_times_travel_with_their_origin(tmp_path):
+    """What one run painted stays comparable elsewhere; what came without an origin leaves without one."""
+    with begun(tmp_path / "first") as store:
+        for job in JOBS:
+            if job.label == "switch":
+                store.adopt(job, 9.0, [])
+            else:
+                paint(store, job, origin="busy hour" if job.label == "merge" else "")
+            judge(store, job)
+            oracle.note_version(store, job.key, ElementOracle.version())
+        exchange.export(store, JOBS, tmp_path / "scores.gz")
+        origins = read(JOBS, ELEMENTS, store).origins
+    assert len(set(origins[0])) == 1 and origins[0, 0] and set(origins[1]) == {"busy hour"} and set(origins[3]) == {""}
+    with begun(tmp_path / "second") as other:
+        exchange.adopt(other, JOBS, tmp_path / "scores.gz")
+        assert read(JOBS, ELEMENTS, other).origins.tolist() == origins.tolist()
+        exchange.export(other, JOBS, tmp_path / "again.gz")
+        paint(other, JOBS[0])
+        own = read(JOBS, ELEMENTS, other).origins[0]
+    assert (tmp_path / "again.gz").read_bytes() == (tmp_path / "scores.gz").read_bytes()
+    assert own[0] not in ("", own[1]), "a picture that was painted here again is of here"
 
 
 def test_own_pictures_keep_their_scores_and_strangers_are_counted(published, tmp_path):

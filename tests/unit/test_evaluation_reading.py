@@ -89,18 +89,38 @@ def test_findings_are_those_of_the_plain_way(full):
     assert recall.value == pytest.approx(np.mean(hits)) and recall.cases == len(hits) and recall.sets == 5
 
 
-def test_times_of_other_machines_are_not_set_against_those_of_this_one(tmp_path):
-    """Scores that were taken over bring times with them; a cost compares pictures of one origin."""
+def test_times_are_set_against_each_other_only_where_one_run_painted_both(tmp_path):
+    """Another machine is faster, and another hour was busier: merges of two elements come from a run of their own."""
     jobs = made.jobs()
     with made.begun(tmp_path) as store:
         for job in jobs:
-            if job.label == "merge" and job.set.size == 2:
-                store.adopt(job, 50.0, [])
-            else:
-                made.paint(store, job)
+            apart = job.label == "merge" and job.set.size == 2
+            made.paint(store, job, origin="busy hour" if apart else "first run", pace=50.0 if apart else 1.0)
         findings = Findings(reading_of(jobs, store))
-    assert findings.cost("merge") == 1 and np.isnan(findings.cost("merge", findings.sizes == 2))
-    assert findings.seconds("merge") == 1 and findings.seconds("merge", findings.sizes == 2) == 50
+    pairs = findings.sizes == 2
+    assert findings.cost("merge") == 1 and np.isnan(findings.cost("merge", pairs))
+    assert findings.seconds("merge") == 1 and np.isnan(findings.seconds("merge", pairs))
+    assert findings.cost("composite", pairs) == 2 == findings.seconds("composite", pairs)
+
+
+def test_times_that_were_taken_over_without_their_origin_count_for_nothing(tmp_path):
+    jobs = made.jobs()
+    with made.begun(tmp_path) as store:
+        for job in jobs:
+            store.adopt(job, 50.0, [], origin="elsewhere" if job.label in ("composite", "switch") else "")
+        findings = Findings(reading_of(jobs, store))
+    assert np.isnan(findings.cost("merge")) and np.isnan(findings.cost("no LoRA")) and np.isnan(findings.cost("switch"))
+    assert np.isnan(findings.seconds("merge")) and findings.seconds("composite") == 50
+
+
+def test_times_are_over_the_cases_of_the_means_beside_them(tmp_path):
+    """Most sets are of two elements, but not by all methods: they are in no mean, so they are in no time."""
+    jobs = [job for job in made.jobs() if job.set.size == 3 or job.label in ("composite", "no LoRA")]
+    with made.fill(tmp_path, jobs) as store:
+        findings = Findings(reading_of(jobs, store))
+    assert findings.mean(SHARE, "composite").cases == 3
+    assert findings.seconds("composite") == 3 == findings.cost("composite")
+    assert np.isnan(findings.cost("composite", findings.sizes == 2))
 
 
 def test_a_score_that_was_taken_over_ties_with_the_same_one_judged_here(tmp_path):

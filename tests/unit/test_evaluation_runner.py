@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from mixlora.evaluation import cli, runner
+from mixlora.evaluation import cli, cluster, runner
 from mixlora.evaluation.jobs import EvaluationError, Method
 from mixlora.evaluation.painting import Painted, png
 from mixlora.evaluation.runner import Outcome, Progress, missing, open_results, paint
@@ -95,6 +95,30 @@ def test_a_job_that_fails_is_named_and_the_others_are_painted(tmp_path):
         assert outcome.painted == 2 and [done.job.seed for done in outcome.failed] == [1]
         assert said.count("FAILED merge: tower + snow (noise 1): TensorError: torn") == 1
         assert [job.seed for job in missing(store, process.jobs(3))] == [1], "the next run tries it again"
+
+
+def test_pictures_of_one_run_on_one_machine_have_one_origin(tmp_path):
+    """A run that goes on after a kill is another one: another hour is another load."""
+
+    def source(jobs, stop):
+        for job in jobs:
+            yield Painted(job, png(process.picture(job)), 0.5, machine="second" if job.seed == 1 else "first")
+
+    with open_results(tmp_path) as store:
+        for todo in (process.jobs(3), process.jobs(5)[3:]):
+            paint(store, todo, source, lambda: False, lambda line: None)
+        pictures = store.pictures()
+        first, second, third, fourth, fifth = (pictures[job.key].origin for job in process.jobs(5))
+    assert first == third != second and fourth == fifth and len({first, second, fourth}) == 3
+    assert not any("first" in one.origin for one in pictures.values()), "no machine's name gets into published scores"
+
+
+def test_a_worker_says_on_which_machine_it_painted(monkeypatch):
+    """What comes back over the network is plain data, and becomes what the worker had."""
+    job = process.jobs(1)[0]
+    done = Painted(job, b"png", 2.0, machine="second")
+    monkeypatch.setattr(cluster, "Painter", lambda testbed: SimpleNamespace(attempt=lambda job: done))
+    assert Painted(job, *cluster.painter("standin", {})(asdict(job))) == done
 
 
 def test_two_runs_do_not_paint_into_one_folder(tmp_path):

@@ -60,6 +60,39 @@ def test_what_is_kept_is_read_back(store, tmp_path):
         assert again.answer("request") == "Image 1: ..." and again.answer("another") is None
 
 
+@pytest.fixture
+def older(tmp_path):
+    """A file as earlier versions of the pack made it, open in one of them: they know no origins."""
+    Store(tmp_path).close()
+    database = sqlite3.connect(tmp_path / "results.sqlite", isolation_level=None)
+    database.execute("DROP TABLE origins")
+    yield database
+    database.close()
+
+
+def as_before(database, job, file):
+    """What earlier versions do with a picture."""
+    database.execute("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", (job.key, file, 1.0, "{}"))
+    return [row[0] for row in database.execute("SELECT key, file, seconds FROM pictures ORDER BY key")]
+
+
+def test_a_file_of_an_earlier_version_is_read_and_stays_one(older, tmp_path):
+    """Painted here without an origin is of here, as one; taken over without one it is of nowhere."""
+    painted, taken, later, latest = (replace(JOB, seed=seed) for seed in (2, 3, 4, 5))
+    as_before(older, painted, "pictures/a.png")
+    as_before(older, taken, "")
+    with Store(tmp_path) as store:
+        store.add_picture(later, 1.0, "a run")
+        assert len(as_before(older, latest, "pictures/b.png")) == 4, "it goes on while we have the file open"
+        origins = {key: one.origin for key, one in store.pictures().items()}
+    assert origins[later.key] == "a run" and origins[taken.key] == ""
+    assert origins[painted.key] == origins[latest.key] not in ("", "a run")
+    with Store(tmp_path) as again:
+        assert {key: one.origin for key, one in again.pictures().items()} == origins
+        again.add_picture(later, 1.0)
+        assert again.pictures()[later.key].origin == origins[painted.key], "painted again, by whom is not said"
+
+
 def test_scores_of_one_picture_are_kept_together_or_not_at_all(store):
     store.add_picture(JOB, 1.0)
     with pytest.raises(sqlite3.IntegrityError):

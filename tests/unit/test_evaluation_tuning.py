@@ -165,6 +165,37 @@ def test_one_strength_a_category_and_part_of_the_run(painted, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("more", "named"),
+    [(["--score", PRODUCT], "score"), (["--steps", "7"], "pictures"), (["--edges", "0.5"], "edges")],
+)
+def test_a_log_is_of_one_score_of_one_kind_of_pictures(painted, tmp_path, capsys, more, named):
+    """What was searched by one score is not called the best by another."""
+    command = ["tune", "--plan", str(painted.plan), "--edges", "0.4", "--output", str(tmp_path / "found.toml"),
+               "--prompts", "2", "--budget", "2"]  # fmt: skip
+    assert cli.main(command) == 0
+    before = (tmp_path / "found.toml").read_text("utf-8")
+    assert cli.main([*command, *more]) == 1
+    assert f"a log of another search; they differ in {named}." in capsys.readouterr().err
+    assert len(painted.jobs) == 4 and (tmp_path / "found.toml").read_text("utf-8") == before
+
+
+def test_a_log_is_of_one_set_of_files_and_one_oracle(painted, tmp_path, monkeypatch, capsys):
+    """A LoRA or an oracle that was trained again scores anew."""
+    output = ["--output", str(tmp_path / "one.safetensors")]
+    command = ["tune", "castle", "snow", *output, "--prompts", "2", "--budget", "2"]
+    assert cli.main(command) == 0
+    for place, name, changed, named in (
+        (tuning, "digests", lambda testbed, chosen: ("0" * 64,), "pictures"),
+        (ElementOracle, "version", lambda: "another", "oracle"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, changed)
+            assert cli.main(command) == 1
+            assert f"they differ in {named}." in capsys.readouterr().err
+    assert cli.main(command) == 0 and len(painted.jobs) == 4
+
+
+@pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ([], "Give either the elements"),

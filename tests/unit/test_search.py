@@ -5,7 +5,7 @@ import math
 import sys
 
 import pytest
-from mixlora.training.search import SearchSettings, search
+from mixlora.training.search import Log, SearchSettings, search
 from mixlora.training.settings import TrainingError
 
 BEST = (0.9, 0.35, 1.1)
@@ -40,7 +40,7 @@ def test_one_adapter():
 
 def test_a_killed_search_goes_on(tmp_path):
     pytest.importorskip("cmaes")
-    log, asked = tmp_path / "search.json", []
+    log, asked = Log(tmp_path / "search.json", {"score": "a parabola"}), []
 
     def killed_at(count):
         def ask(strengths):
@@ -53,7 +53,7 @@ def test_a_killed_search_goes_on(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         search(killed_at(13), 3, SearchSettings(budget=30), log)
-    assert len(json.loads(log.read_text())["tried"]) == 13
+    assert len(json.loads(log.path.read_text())["tried"]) == 13
     found = search(killed_at(99), 3, SearchSettings(budget=30), log)
     assert found == search(score, 3, SearchSettings(budget=30)) and len(asked) == 30
     longer = search(killed_at(99), 3, SearchSettings(budget=34), log)
@@ -73,10 +73,39 @@ def test_what_is_refused(tmp_path):
         search(score, 0, SearchSettings())
     with pytest.raises(TrainingError, match="score of 1, 1, 1 is nan; expected a finite number"):
         search(lambda strengths: math.nan, 3, SearchSettings(budget=1))
-    log = tmp_path / "search.json"
+    log = Log(tmp_path / "search.json", {})
     search(score, 3, SearchSettings(budget=1), log)
-    with pytest.raises(TrainingError, match="a log of another search"):
+    with pytest.raises(TrainingError, match="a log of another search; they differ in seed"):
         search(score, 3, SearchSettings(budget=1, seed=4), log)
-    log.write_text("{}")
-    with pytest.raises(TrainingError, match="not a readable log"):
+    for text in ("{}", '{"search": 3, "tried": []}'):
+        log.path.write_text(text)
+        with pytest.raises(TrainingError, match="not a readable log"):
+            search(score, 3, SearchSettings(budget=1), log)
+
+
+def test_a_log_answers_for_no_other_score(tmp_path):
+    """Numbers of one objective under the name of another would look like a result."""
+    path, asked = tmp_path / "search.json", []
+
+    def ask(strengths):
+        asked.append(strengths)
+        return score(strengths)
+
+    about = {"score": "elements", "edges": (0.4,), "pictures": ["a", "b"]}
+    search(ask, 3, SearchSettings(budget=2), Log(path, about))
+    search(ask, 3, SearchSettings(budget=3), Log(path, about))
+    assert len(asked) == 3, "a tuple is a list in JSON, and yet the same"
+    for other in ({**about, "score": "elements x quality"}, {**about, "pictures": ["a", "c"]}, {}):
+        with pytest.raises(TrainingError, match=r"they differ in (score|pictures|edges, pictures, score)[.]"):
+            search(ask, 3, SearchSettings(budget=3), Log(path, other))
+    assert len(asked) == 3
+
+
+def test_a_log_of_an_earlier_version_says_that_it_does_not_tell(tmp_path):
+    log = Log(tmp_path / "search.json", {"score": "elements"})
+    search(score, 3, SearchSettings(budget=1), log)
+    kept = json.loads(log.path.read_text())
+    del kept["search"]["score"]
+    log.path.write_text(json.dumps(kept))
+    with pytest.raises(TrainingError, match=r"an earlier version wrote it, which did not note score.*delete it"):
         search(score, 3, SearchSettings(budget=1), log)
