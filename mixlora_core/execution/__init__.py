@@ -6,8 +6,8 @@ the step and the row of the batch, by one of two executors: `swap` rewrites weig
 `routing` is for coefficients that a router reads out of every token.
 """
 
+from .attaching import Voice, attach
 from .conditioning import TEXT, WORDS
-from .engine import Voice, attach
 from .executor import AUTOMATIC, ROWS, SWAP
 from .listening import Ears, denoise_listening, read_listening, why_deaf
 from .patching import base_weights, clip_target, patched, unet_target

@@ -7,83 +7,27 @@ branch is a copy of the conditionings; ComfyUI itself averages conditionings of 
 from __future__ import annotations
 
 import logging
-import math
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from typing import Any
 
 import comfy.model_management
 import torch
-from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..adapter import Adapter
 from ..composition import BOTH, Branch, Composition, fusion
 from ..composition.fusion import Moment
 from ..composition.schedule import step_of
 from ..errors import CompositionError
 from ..regions.attention_masks import FromAttention
 from . import conditioning
-from .bank import Bank, kept
-from .choice import PREFIX, chosen
-from .executor import AUTOMATIC, ROWS, BranchId, Executor
+from .executor import BranchId, Executor
 from .overhearing import overhearing
-from .rows import Rows, RowsBank, low_rank
 from .run import Run
-from .swap import Swap, copied
 
 
 @dataclass(frozen=True, eq=False)
-class Voice:
-    """An adapter of the stack and how strongly it speaks where the composition lets it."""
-
-    adapter: Adapter
-    strength: float
-
-
-def attach(
-    model: Any,
-    voices: Sequence[Voice],
-    composition: Composition,
-    executor: str = AUTOMATIC,
-    branches_at_once: int | None = None,
-) -> Any:
-    """A clone of a MODEL that any sampler runs with the composition; the model itself is not changed.
-
-    `executor` is AUTOMATIC, SWAP or ROWS; ROWS needs plain low-rank adapters, and regions need ROWS.
-    `branches_at_once` limits how many branches share a batch (None: as many as memory allows). Raises CompositionError
-    for what cannot be run.
-    """
-    strengths = [voice.strength for voice in voices]
-    if len(voices) != composition.adapters:
-        raise CompositionError(f"The composition is for {composition.adapters} LoRAs, the stack has {len(voices)}.")
-    if not all(math.isfinite(strength) for strength in strengths):
-        raise CompositionError(f"strength_model is {strengths}; expected finite numbers.")
-    adapters = [voice.adapter for voice in voices]
-    asked, executor = executor, chosen(executor, model, adapters, composition)
-    dtype = model.model.manual_cast_dtype or model.model.get_dtype()
-    rows, instead = cache(lambda: RowsBank(adapters, dtype)), None
-    if executor == ROWS:
-        bank, patcher = kept(model, (executor, dtype), adapters, rows)
-        begin: Callable[[], Executor] = partial(Rows, bank)
-    else:
-        bank, patcher = kept(model, executor, adapters, lambda: Bank(adapters), copied(model.model, adapters))
-        begin = partial(Swap, bank)
-        if asked == AUTOMATIC and low_rank(model.model, adapters):
-            instead = lambda: Rows(rows())  # noqa: E731
-    clone = model.clone()
-    engine = _Engine(f"{PREFIX}{uuid.uuid4()}", strengths, composition, begin, instead, branches_at_once)
-    clone.set_additional_models(engine.key, [patcher])
-    clone.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, engine.key, engine.sample)
-    clone.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, engine.key, engine.predict)
-    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, engine.key, engine.forward)
-    return clone
-
-
-@dataclass(frozen=True, eq=False)
-class _Engine:
+class Engine:
     """One composition on one clone. Holds nothing that changes: what a run knows travels in its own options."""
 
     key: str
@@ -111,9 +55,8 @@ class _Engine:
         run = options.get(self.key)
         if run is not None:
             return self._fused(run, execute, model, conds, x, timestep, model_options)
-        run = self._open(
-            options.get("sample_sigmas"), model
-        )  # another pack calls the model without one of ComfyUI's samplers
+        # Another pack calls the model without one of ComfyUI's samplers.
+        run = self._open(options.get("sample_sigmas"), model)
         try:
             model_options = {**model_options, "transformer_options": {**options, self.key: run}}
             return self._fused(run, execute, model, conds, x, timestep, model_options)

@@ -23,8 +23,8 @@ from ..errors import CompositionError, RouterError, StrengthError
 from ..routing.experts import Factors, parts, share
 from ..routing.router import RESTS, Block, Change, Routing, Speaker, feed_forwards, width_of
 from ..routing.router_file import RouterFile, check_base
+from .attaching import Voice
 from .bank import kept
-from .engine import Voice
 from .patching import patched
 
 if TYPE_CHECKING:

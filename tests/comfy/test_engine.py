@@ -210,7 +210,7 @@ def test_both_ways_of_rows_equal_swap(joined, loras, models, compose, methods, m
     """Joined along the rank (GPU) and apart (CPU), on linear layers, shared q k v, convolutions, several ranks."""
     import functools
 
-    from mixlora.mixlora_core.execution import engine, rows
+    from mixlora.mixlora_core.execution import attaching, rows
     from mixlora.mixlora_core.stack import StyleStack
 
     names = ["LoCon", "LoRA", "lora_A/B"]
@@ -222,7 +222,7 @@ def test_both_ways_of_rows_equal_swap(joined, loras, models, compose, methods, m
     }
     wide |= {key.replace(models.SQUARE, twin): value.flip(0) for key, value in wide.items()}
     stack = StyleStack().plus([(name, 0.7, 0.0) for name in [*files, loras.save("wide", wide)]])
-    monkeypatch.setattr(engine, "Rows", functools.partial(rows.Rows, joined=joined))
+    monkeypatch.setattr(attaching, "Rows", functools.partial(rows.Rows, joined=joined))
     for composition in (methods.Composite(4), methods.Merge(4)):
         ours, theirs = (models.sample(compose(stack, composition, kind), batch=2) for kind in ("rows", "swap"))
         assert ((ours - theirs).norm() / theirs.norm()).item() < 1e-5
