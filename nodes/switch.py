@@ -22,11 +22,11 @@ def _switch_inputs() -> list[Any]:
     return [
         io.Int.Input(
             "switch_every",
-            default=5,
+            default=0,
             min=0,
             max=10000,
-            tooltip="How many steps a turn lasts (tau). 0 is automatic: a twentieth of the steps, and never so many "
-            "that a LoRA has no turn.",
+            tooltip="How many steps one LoRA speaks before the next (tau). 0 is automatic: a twentieth of the steps, "
+            "fewer where a LoRA would otherwise get no turn.",
         ),
         io.String.Input(
             "order",
@@ -84,9 +84,8 @@ class LoRASwitchSampler(io.ComfyNode):
         names, speakers = [entry.lora_name for entry in stacked.entries], switch.timetable(values.steps_of(model))
         text = timetable.describe(names, speakers)
         logging.info("MixLoRA: %s", text)
-        latent = values.sample(composed(model, stacked, switch))
         picture = torch.tensor(timetable.picture(names, speakers)).float().div(255)[None]
-        return io.NodeOutput(latent, text, picture)
+        return io.NodeOutput(values.sample(composed(model, stacked, switch)), text, picture)
 
 
 class ApplyLoRASwitch(io.ComfyNode):

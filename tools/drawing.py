@@ -22,6 +22,11 @@ class Base(NamedTuple):
     url: str
     side: int
     note: str
+    """What is said of it in every workflow; after it what is needed besides the checkpoint."""
+    need_loras: str
+    need_names: str
+    """Of a prompt that names LoRAs."""
+    need_router: str
     lora: Callable[[str], str]
     """Style or thing -> the name of its LoRA file."""
     router: str
@@ -34,6 +39,9 @@ STANDIN = Base(
     128,
     "The checkpoint and the LoRAs are the tiny stand-in of this project: landscapes of 128 × 128 pixels. "
     "`make demo` puts them into ComfyUI's `models` folder.\n",
+    "",
+    "",
+    "",
     LORAS.__getitem__,
     ROUTER,
 )
@@ -43,8 +51,15 @@ SD15 = Base(
     512,
     "**Before you queue**\n"
     f"- put [the SD v1.5 checkpoint]({SD15_URL}) into `models/checkpoints`\n"
+    "- *cfg* 2 is what MixLoRA was tried with, soft and painterly; 7 keeps closer to prompt and trigger words\n",
     "- put your own LoRAs for SD v1.5 into `models/loras` and choose them: the names in the nodes are placeholders\n"
     "- write each LoRA's trigger words into the prompt; the node's *trigger_words* output shows them\n",
+    "- put your own LoRAs for SD v1.5 into `models/loras` and choose them: the names in the nodes are placeholders\n"
+    "- in the prompt, put their file names or trigger words in the place of *van gogh*, *monet* and *studio ghibli*: a "
+    "name that is no LoRA is an error\n",
+    "- train a router over your LoRAs (`python training/train_router.py`), put it into `models/loras` and choose it: "
+    "the name in the node is a placeholder\n"
+    "- write the trigger words of its LoRAs into the prompt; the node's *trigger_words* output shows them\n",
     lambda name: f"your_{name}_{'style_' if name in STYLES else ''}sd15.safetensors",
     "your_router_sd15.safetensors",
 )
@@ -59,11 +74,13 @@ class Drawing:
 
     base: Base
     about: str
+    needs: str | None = None
+    """What is needed besides the checkpoint; None: LoRAs."""
     canvas: Canvas = field(default_factory=Canvas)
 
     def __post_init__(self) -> None:
-        add = self.canvas.add
-        add("MarkdownNote", (0, 0, 340, 460), f"{self.about}\n{self.base.note}", title="About this workflow")
+        add, needs = self.canvas.add, self.base.need_loras if self.needs is None else self.needs
+        add("MarkdownNote", (0, 0, 340, 460), f"{self.about}\n{self.base.note}{needs}", title="About this workflow")
         self.checkpoint = add("CheckpointLoaderSimple", (420, 0, 360, 100), self.base.checkpoint)
         if self.base.url:
             model = {"name": self.base.checkpoint, "url": self.base.url, "directory": "checkpoints"}

@@ -61,7 +61,7 @@ def prompted(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) 
         "- `<lora:file name:0.6>`, and for the first 40 % of the steps `<lora:file name:0.6@0-40%>`\n"
         "- a prompt that only names a style: it speaks alone\n"
     )
-    drawing = Drawing(base, about)
+    drawing = Drawing(base, about, base.need_names)
     add = drawing.canvas.add
     model, clip = Socket(drawing.checkpoint, "MODEL"), Socket(drawing.checkpoint, "CLIP")
     stack = drawing.styles(strengths)
@@ -117,7 +117,8 @@ def placed(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) ->
     """Regions: one style on the left, another on the right."""
     about = (
         "# LoRA Regions\n\nTwo style LoRAs in one picture, each in its own half. One pass of the model serves both, so "
-        "land and light go through.\n\n**Try**\n- masks of your own: right-click *Load Image (as Mask)* and paint\n"
+        "land and light go through.\n\n**Try**\n- masks of your own: add *Load Image*, paint in its mask editor (right "
+        "click), and connect its MASK to *mask_1*\n"
         "- a LoRA without a mask speaks everywhere\n- softer or harder edges: *Feather Mask*\n"
     )
     drawing = Drawing(base, about)
@@ -162,13 +163,14 @@ def layered(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -
 
 def routed(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -> Canvas:
     """Router: two styles, each where the router puts it."""
+    turned = "- the styles in the prompt the other way round: this router has learned that the first one is above\n"
     about = (
         "# LoRA Router\n\nA router that was trained over several styles says for every place in the picture which of "
-        "them speaks there. Its file holds the LoRAs, too.\n\n**Try**\n- the styles in the prompt the other way round: "
-        "the stand-in's router has learned that the first one is above\n- *experts_per_token* 1: each place belongs to "
-        "one style\n- *strength*: 1 is soft, 2 too much\n- a router of your own: `python training/train_router.py`\n"
+        f"them speaks there. Its file holds the LoRAs, too.\n\n**Try**\n{turned if base is STANDIN else ''}"
+        "- *experts_per_token* 1: each place belongs to one style\n- *strength*: 1 is soft, 2 too much\n"
+        "- a router of your own: `python training/train_router.py`\n"
     )
-    drawing = Drawing(base, about)
+    drawing = Drawing(base, about, base.need_router)
     model = Socket(drawing.checkpoint, "MODEL")
     node = drawing.canvas.add("ApplyLoRARouter", (860, 0, 380, 200), base.router, 1.5, 0, title="", model=model)
     source = Socket(node, "report")

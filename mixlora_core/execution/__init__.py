@@ -1,8 +1,8 @@
 """How coefficients reach a live ComfyUI model: the only place that touches ModelPatcher, wrappers, modules and weights.
 
-`patching` is for coefficients that hold for a whole run. `attaching` puts a composition on a clone, `engine` runs it: its
-coefficients change with the step and the row of the batch, by one of two executors: `swap` rewrites weights, `rows` adds
-to activations.
+`patching` is for coefficients that hold for a whole run. `attaching` puts a composition on a clone, `engine` runs it:
+its coefficients change with the step and the row of the batch, by one of two executors: `swap` rewrites weights, `rows`
+adds to activations.
 `listening` changes nothing and hears what layers are given.
 `routing` is for coefficients that a router reads out of every token.
 """

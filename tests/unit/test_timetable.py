@@ -2,6 +2,7 @@
 
 import numpy as np
 from mixlora.mixlora_core.composition.timetable import COLOURS, describe, picture
+from PIL import ImageFont
 
 
 def test_text_says_who_speaks_when():
@@ -20,6 +21,14 @@ def test_picture_has_a_coloured_cell_for_each_step():
     counts = [(drawn == colour).all(-1).sum() for colour in COLOURS]
     assert counts[0] == 2 * counts[1] > 0
     assert not any(counts[2:])
+
+
+def test_an_old_pillow_has_one_size_of_letters(monkeypatch):
+    """Before 10.1 `load_default` took no size, and its letters cannot be anchored."""
+    old = ImageFont.load_default_imagefont()
+    monkeypatch.setattr(ImageFont, "load_default", lambda: old)
+    drawn = picture(["a", "b" * 80], (0, 0, 1))
+    assert ((drawn < 100).all(-1)).any(), "names are written"
 
 
 def test_long_runs_stay_narrow():
