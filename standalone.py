@@ -20,7 +20,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-ROOT = Path(os.path.abspath(__file__)).parent  # not resolved: seen through a link, the pack lies where the link lies
+
+def _as_called(file: str) -> str:
+    """The absolute path of `file`, by the way that the shell's user came into the current folder.
+
+    Python names a script by the folder's real path, where a ComfyUI around a link is out of sight.
+    """
+    file = os.path.abspath(file)
+    try:
+        shell = os.environ["PWD"]
+        if os.path.samefile(shell, os.curdir):  # else the variable is older than the folder
+            seen = os.path.normpath(os.path.join(shell, os.path.relpath(file)))
+            if os.path.samefile(seen, file):
+                return seen
+    except (KeyError, OSError, ValueError):  # no such variable, no such folder, another drive
+        pass
+    return file
+
+
+ROOT = Path(_as_called(__file__)).parent  # not resolved: seen through a link, the pack lies where the link lies
 PACKAGE = "mixlora"
 FETCHED = ROOT / ".comfyui"
 

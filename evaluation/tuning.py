@@ -161,11 +161,11 @@ def _searched(
     from .painting import Painter
 
     standalone.import_comfy()
-    log.parent.mkdir(parents=True, exist_ok=True)
     try:
         settings = SearchSettings(budget=arguments.budget, seed=arguments.seed, starts=tuple(arguments.starts))
         score = Score(testbed, cases, how, Painter(testbed).paint, ElementOracle.load().read, list(KNOWN),
                       arguments.score, arguments.steps)  # fmt: skip
+        log.parent.mkdir(parents=True, exist_ok=True)
         found = search(score, numbers, settings, Log(log, score.about | _meaning(arguments)), _say)
     except TrainingError as error:
         raise EvaluationError(str(error)) from error

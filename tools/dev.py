@@ -21,6 +21,10 @@ RUFF = ["ruff", "check", "."]
 TYPES = ["mixlora.tools.typecheck"]
 PYTEST = ["pytest"]
 
+# what `clean` removes: made by the tools here, and by Python's
+MADE = [".venv", ".comfyui", ".comfyui.partial", ".scratch", ".setup.lock", ".types", "demo_output", "dist"]
+MADE += ["mixlora.egg-info", ".hypothesis", ".pytest_cache", ".ruff_cache"]
+
 
 class Command(NamedTuple):
     """One command: its line of help, the modules that it runs in `.venv`, and whether it needs the tools for tests."""
@@ -79,7 +83,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(command: Command, extra: list[str]) -> int:
-    """Sets up what `command` needs and runs its modules one after the other, up to the first that fails."""
+    """Sets up what `command` needs and runs it; returns its exit status."""
     environment = pack_module("tools.environment")
     try:
         comfyui = environment.setup(development=command.development)
@@ -90,17 +94,23 @@ def run(command: Command, extra: list[str]) -> int:
     except (OSError, RuntimeError) as error:
         print(f"\nSet-up failed: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nSet-up was interrupted. Run it again: what is already done is kept.", file=sys.stderr)
+        return 130
+    return run_modules(command, extra, environment.PYTHON, comfyui)
+
+
+def run_modules(command: Command, extra: list[str], python: Path, comfyui: Path) -> int:
+    """Runs the modules of `command` one after the other, up to the first that fails; returns its exit status."""
+    processes = pack_module("tools.processes")
     # PYTHONSAFEPATH keeps the repository root off sys.path, where its `nodes` would shadow ComfyUI's.
     variables = {**os.environ, "COMFYUI_PATH": str(comfyui), "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
     for module in command.runs:
         last = module is command.runs[-1]
-        line = [str(environment.PYTHON), "-m", *module, *(extra if last else [])]
+        line = [str(python), "-m", *module, *(extra if last else [])]
         if len(command.runs) > 1:
             print(f"\n== {' '.join(module)}", flush=True)
-        try:
-            status = subprocess.run(line, cwd=ROOT, env=variables).returncode
-        except KeyboardInterrupt:  # the child got it as well and has cleaned up
-            return 130
+        status = processes.run(line, cwd=ROOT, env=variables)
         if status:
             return status
     return 0
@@ -116,13 +126,14 @@ def clean() -> int:
         comfyui = None
     if comfyui and links.unlink_pack(comfyui / "custom_nodes"):
         print(f"removed the pack's link in {comfyui / 'custom_nodes'}")
-    folders = [".venv", ".comfyui", ".comfyui.partial", ".scratch", ".types", "demo_output", "dist"]
+    names = list(MADE)
     if links.foreign_models(ROOT / ".comfyui" / "models"):
         print("kept .comfyui: there are models in it that are not the stand-in's")
-        folders.remove(".comfyui")
-    for folder in filter(Path.is_dir, (ROOT / name for name in folders)):
-        shutil.rmtree(folder)
-        print(f"removed {folder.name}")
+        names.remove(".comfyui")
+    for path in filter(Path.exists, (ROOT / name for name in names)):
+        remove = shutil.rmtree if path.is_dir() else os.unlink
+        remove(path)
+        print(f"removed {path.name}")
     return 0
 
 

@@ -7,6 +7,7 @@ set-up is taken up where it broke off, and one that is out of date is redone.
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import venv
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import standalone
-from . import comfyui, links
+from . import comfyui, links, processes
 
 VENV = standalone.ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
@@ -26,7 +27,15 @@ LEFT_OUT = {"torchaudio"}
 
 
 def setup(*, development: bool) -> Path:
-    """Makes `.venv` and a ComfyUI ready, with the tools for tests where `development`; returns the ComfyUI's folder."""
+    """Makes `.venv` and a ComfyUI ready, with the tools for tests where `development`; returns the ComfyUI's folder.
+
+    Two at once would tear down what the other builds: the second waits for the first.
+    """
+    with processes.alone(standalone.ROOT / ".setup.lock", "Another set-up is running; waiting ..."):
+        return _set_up(development)
+
+
+def _set_up(development: bool) -> Path:
     make_venv()
     folder = comfyui.ensure(PYTHON)
     requirements = without_left_out(folder / "requirements.txt")
@@ -52,7 +61,8 @@ def make_venv() -> None:
     works = PYTHON.is_file() and subprocess.run([str(PYTHON), "-c", "import pip"], capture_output=True).returncode == 0
     if not works:
         print(f"Creating {VENV} with Python {sys.version.split()[0]} ...", flush=True)
-        venv.EnvBuilder(with_pip=True, clear=True).create(VENV)
+        # As `python -m venv` does: a copied interpreter may miss its libraries, and on Windows not everybody may link.
+        venv.EnvBuilder(with_pip=True, clear=True, symlinks=os.name != "nt").create(VENV)
 
 
 def install(stage: str, arguments: Sequence[str], made_from: Sequence[Path] = ()) -> None:

@@ -13,7 +13,7 @@ def link_pack(custom_nodes: Path) -> str:
     """Makes the repository a pack in the folder `custom_nodes` and returns its folder name there.
 
     An entry that already is this repository is kept, whatever its name.
-    Raises FileExistsError where another copy of the pack is in the way.
+    Raises FileExistsError where another copy of the pack, or a link to one, is in the way.
     """
     custom_nodes.mkdir(parents=True, exist_ok=True)
     for entry in custom_nodes.iterdir():
@@ -26,28 +26,26 @@ def link_pack(custom_nodes: Path) -> str:
 def unlink_pack(custom_nodes: Path) -> bool:
     """Takes away what `link_pack` made, and only that; whether there was something."""
     link = custom_nodes / standalone.PACKAGE
-    try:
-        os.readlink(link)  # a folder that is no link is somebody's clone
-    except OSError:
+    if link == standalone.ROOT:  # somebody's clone, or the link through which we were called
         return False
-    if sys.platform == "win32" and not link.is_symlink():
-        os.rmdir(link)  # removes a junction, not what it leads to
-    else:
-        link.unlink()
+    if not (_is_link(link) and _leads_to(link, standalone.ROOT)):
+        return False
+    _take_away(link)
     return True
 
 
-def link_folder(link: Path, target: Path) -> None:
+def link_folder(link: Path, target: Path, *, ours: bool = False) -> None:
     """Makes `link` lead to the folder `target`: a symbolic link, or on Windows a junction, which needs no rights.
 
-    Raises FileExistsError where something else than a link is in the way.
+    A dead link is replaced, and one that leads elsewhere where it is `ours`: nobody else would make it.
+    Raises FileExistsError where anything else is in the way.
     """
-    if link.is_symlink():
-        link.unlink()  # perhaps to a place that is gone
-    elif link.exists():
-        if link.samefile(target):
-            return
+    if _leads_to(link, target):
+        return
+    if link.exists() and not (ours and _is_link(link)):
         raise FileExistsError(f"{link} is not a link to {target} but something else: move it away and run again.")
+    if os.path.lexists(link):
+        _take_away(link)
     link.parent.mkdir(parents=True, exist_ok=True)
     if sys.platform == "win32":
         import _winapi
@@ -62,3 +60,23 @@ def foreign_models(models: Path) -> list[Path]:
     kinds = {".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf"}
     files = (path for path in models.rglob("*") if path.suffix in kinds)
     return [path for path in files if not path.name.startswith(("standin_", "mixlora_standin"))]
+
+
+def _leads_to(link: Path, target: Path) -> bool:
+    return link.exists() and target.exists() and link.samefile(target)
+
+
+def _is_link(path: Path) -> bool:
+    """Whether `path` is a symbolic link or a junction, which `Path.is_symlink` does not count."""
+    try:
+        os.readlink(path)
+    except OSError:
+        return False
+    return True
+
+
+def _take_away(link: Path) -> None:
+    if sys.platform == "win32" and not link.is_symlink():
+        os.rmdir(link)  # removes a junction, also a dead one, not what it leads to
+    else:
+        link.unlink()

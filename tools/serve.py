@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
 from .. import standalone
-from . import links, standin_files
+from . import links, processes, standin_files
 
 
 def main() -> int:
@@ -20,10 +19,7 @@ def main() -> int:
         arguments.append("--cpu")
     environment = {**os.environ}
     environment.pop("PYTHONSAFEPATH", None)  # main.py imports its neighbours
-    try:
-        return subprocess.run([sys.executable, str(comfyui / "main.py"), *arguments], env=environment).returncode
-    except KeyboardInterrupt:
-        return 130
+    return processes.run([sys.executable, str(comfyui / "main.py"), *arguments], env=environment)
 
 
 if __name__ == "__main__":

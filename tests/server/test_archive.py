@@ -53,6 +53,12 @@ def test_trainer_starts_from_the_archive(installed, tmp_path):
     assert "usage:" in done.stdout
 
 
+def test_the_guide_to_training_comes_with_the_file_to_start_from(installed):
+    docs = installed / "custom_nodes" / FOLDER / "docs"
+    assert {path.name for path in docs.iterdir()} == {"training.md", "style.toml"}
+    assert "(style.toml)" in (docs / "training.md").read_text("utf-8")
+
+
 def test_describe_works_from_the_archive(comfyui, installed, tmp_path, root):
     script = installed / "custom_nodes" / FOLDER / "training" / "describe.py"
     done = subprocess.run(

@@ -208,9 +208,10 @@ def test_a_log_is_of_one_set_of_files_and_one_oracle(painted, tmp_path, monkeypa
         (["--plan", "{plan}", "--prompts", "2", "--starts", "nan", "--output", "folder"], "all finite"),
     ],
 )
-def test_what_is_refused(painted, capsys, wrong, message):
+def test_what_is_refused(painted, tmp_path, monkeypatch, capsys, wrong, message):
+    monkeypatch.chdir(tmp_path)
     assert cli.main(["tune", *(one.format(plan=painted.plan) for one in wrong)]) == 1
-    assert message in capsys.readouterr().err and not painted.jobs
+    assert message in capsys.readouterr().err and not painted.jobs and list(tmp_path.iterdir()) == [painted.plan]
 
 
 def windows(**parameters):

@@ -56,6 +56,21 @@ def test_registry_metadata(metadata, root):
         assert key not in comfy or comfy[key].startswith("https://")
 
 
+def test_the_registry_understands_the_classifiers(metadata, monkeypatch):
+    """One that it does not know makes it drop all of their kind."""
+    try:
+        monkeypatch.syspath_prepend(str(archive.standalone.find_comfyui()))
+    except FileNotFoundError:
+        pytest.skip("no ComfyUI, whose code this asks")
+    parser = importlib.import_module("comfy_config.config_parser")
+    classifiers = metadata["project"]["classifiers"]
+    for kind, understood in (
+        ("Operating System :: ", parser.validate_and_extract_os_classifiers(classifiers)),
+        ("Environment :: ", parser.validate_and_extract_accelerator_classifiers(classifiers)),
+    ):
+        assert understood == [name.removeprefix(kind) for name in classifiers if name.startswith(kind)]
+
+
 def test_every_package_is_installed(metadata, root):
     listed = set(metadata["tool"]["setuptools"]["packages"])
     folders = [path.parent.relative_to(root) for depth in ("*", "*/*") for path in root.glob(f"{depth}/__init__.py")]
@@ -67,7 +82,9 @@ def test_archive_has_the_nodes_and_the_trainer_and_nothing_else(tmp_path):
     with zipfile.ZipFile(archive.build(tmp_path / "pack.zip", untracked=True)) as packed:
         names = packed.namelist()
     rooms = {name.split("/")[0] for name in names if "/" in name}
-    assert rooms == {"example_workflows", "mixlora_core", "nodes", "training", "web"}
+    assert rooms == {"docs", "example_workflows", "mixlora_core", "nodes", "training", "web"}
+    guides = {name for name in names if name.startswith("docs/")}
+    assert guides == {"docs/training.md", "docs/style.toml"}, "those that README and trainer send users to"
     files = {name for name in names if "/" not in name}
     assert files == {
         *("__init__.py", "standalone.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "CHANGELOG.md")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
+import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
+from types import SimpleNamespace
 
 import pytest
 from mixlora import standalone
-from mixlora.tools import dev, environment
+from mixlora.tools import dev, environment, links, processes
 
 
 def test_help_runs_on_a_bare_python(root):
@@ -108,3 +113,92 @@ def test_find_comfyui(monkeypatch, tmp_path):
     assert standalone.find_comfyui() == own
     around = comfyui(tmp_path / "around")
     assert standalone.find_comfyui() == around, "a pack in custom_nodes belongs to that ComfyUI"
+
+
+def test_ctrl_c_during_set_up_is_one_line(monkeypatch, capsys):
+    def setup(development):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(environment, "setup", setup)
+    assert dev.main(["lint"]) == 130
+    assert capsys.readouterr().err.strip() == "Set-up was interrupted. Run it again: what is already done is kept."
+
+
+def test_one_set_up_at_a_time(monkeypatch, tmp_path, capsys):
+    def waits(seconds):
+        raise TimeoutError
+
+    def second():
+        monkeypatch.setattr(environment, "make_venv", lambda: pytest.fail("two at once"))
+        monkeypatch.setattr(processes.time, "sleep", waits)
+        environment.setup(development=False)
+
+    monkeypatch.setattr(standalone, "ROOT", tmp_path)
+    monkeypatch.setattr(environment, "make_venv", second)
+    with pytest.raises(TimeoutError):
+        environment.setup(development=False)
+    assert capsys.readouterr().out == "Another set-up is running; waiting ...\n"
+    assert [path.name for path in tmp_path.iterdir()] == [".setup.lock"]
+
+
+@pytest.mark.parametrize(("system", "symlinks"), [("posix", True), ("nt", False)])
+def test_the_environment_links_its_python_where_it_can(monkeypatch, tmp_path, system, symlinks):
+    """A copied interpreter does not find its libraries on every system; Windows has links only for some."""
+    made = []
+
+    def builder(**options):
+        return SimpleNamespace(create=lambda folder: made.append(options["symlinks"]))
+
+    monkeypatch.setattr(environment, "PYTHON", tmp_path / "python")
+    monkeypatch.setattr(environment, "os", SimpleNamespace(name=system))
+    monkeypatch.setattr(environment.venv, "EnvBuilder", builder)
+    environment.make_venv()
+    assert made == [symlinks]
+
+
+def test_clean_removes_what_the_commands_made_and_nothing_else(monkeypatch, tmp_path):
+    made = ["mixlora.egg-info", *(f".{name}" for name in ("venv", "types", "pytest_cache", "ruff_cache", "hypothesis"))]
+    for name in [*made, "evaluation_output", "tools"]:
+        (tmp_path / name / "inside").mkdir(parents=True)
+    (tmp_path / ".setup.lock").touch()
+    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    monkeypatch.setattr(dev, "pack_module", lambda name: importlib.import_module(f"mixlora.{name}"))
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(standalone, "ROOT", tmp_path)
+    assert dev.main(["clean"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation_output", "tools"]
+
+
+def test_what_clean_removes_is_ignored_by_git(root):
+    patterns = [line.strip("/") for line in (root / ".gitignore").read_text("utf-8").splitlines()]
+    assert [name for name in dev.MADE if not any(fnmatch(name, pattern) for pattern in patterns)] == []
+
+
+@pytest.mark.parametrize(("folder", "script"), [(".", "training/train.py"), ("training", "train.py")])
+def test_a_link_in_custom_nodes_is_a_place_in_that_comfyui(root, tmp_path, folder, script):
+    """Python knows where it runs only without links; the shell knows the way that its user came."""
+    clone, around = tmp_path / "clones" / "any name", tmp_path / "ComfyUI"
+    (clone / "training").mkdir(parents=True)
+    for name in ("standalone.py", "training/train.py"):
+        shutil.copy(root / name, clone / name)
+    for name in ("__init__.py", "training/__init__.py"):
+        (clone / name).touch()
+    shows = "from .. import standalone as s\ndef main(): print(s.find_comfyui(), s.ROOT, sep='\\n')\n"
+    (clone / "training" / "cli.py").write_text(shows, "utf-8")
+    (around / "comfy").mkdir(parents=True)
+    for name in ("main.py", "comfy/cli_args.py"):
+        (around / name).touch()
+    link = around / "custom_nodes" / "mixlora"
+    links.link_folder(link, clone)
+
+    def run(shell):
+        variables = {name: value for name, value in os.environ.items() if name != "COMFYUI_PATH"}
+        command = [sys.executable, script]
+        return subprocess.run(
+            command, cwd=link / folder, env={**variables, "PWD": str(shell)}, capture_output=True, text=True
+        )
+
+    done = run(link / folder)
+    assert done.stdout.splitlines() == [str(around), str(link)], done.stderr
+    if sys.platform != "win32":  # whose Python keeps the link
+        assert "No ComfyUI" in run(tmp_path).stderr, "a variable that is not about this folder"
