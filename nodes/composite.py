@@ -1,4 +1,4 @@
-"""LoRACompositeSampler and its twin: every LoRA predicts alone, the predictions are averaged."""
+"""LoRACompositeSampler and its twin: every LoRA predicts alone, the predictions are averaged or added."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..mixlora_core.compose import composed
-from ..mixlora_core.composition import Composite
+from ..mixlora_core.composition import Centred, Composite, Composition, Reused
 from ..mixlora_core.numbers import decimals
 from ..mixlora_core.stack import StyleStack
 from ._sampling import KSamplerValues, gathered, ksampler_inputs
@@ -15,18 +15,37 @@ from ._schema import schema, stack_inputs
 
 _ALIASES = ["lora composite", "multi lora", "lora guidance average", "compose loras"]
 
-
-def _weights_input() -> Any:
-    return io.String.Input(
-        "weights",
-        default="",
-        tooltip='How much each LoRA counts in the average, such as "2, 1, 1". Empty: all the same. This is not the '
-        "strength: it says how much of the picture a LoRA decides, not how far it goes.",
-    )
+AVERAGE, FULL, REUSED = "average", "full strength", "full strength, reused"
+MODES = (AVERAGE, FULL, REUSED)
 
 
-def _composite(stack: StyleStack, weights: str) -> Composite:
-    return Composite(len(stack.entries), decimals(weights, "weights"))
+def _composite_inputs() -> list[Any]:
+    return [
+        io.String.Input(
+            "weights",
+            default="",
+            tooltip='How much each LoRA counts in the average, such as "2, 1, 1". Empty: all the same. This is not the '
+            "strength: it says how much of the picture a LoRA decides, not how far it goes. At full strength: how much "
+            "of its effect is added, all of it where empty.",
+        ),
+        io.Combo.Input(
+            "mode",
+            options=list(MODES),
+            default=AVERAGE,
+            optional=True,  # workflows and scripts of before know no mode
+            tooltip="average: LoRA Composite as published; each LoRA has an N-th of its effect. full strength: what "
+            "each LoRA changes by itself is added up, with many LoRAs for about half the cost. full strength, reused: "
+            "the same, mostly from an earlier step, for about a third of the cost.",
+        ),
+    ]
+
+
+def _composite(stack: StyleStack, weights: str, mode: str) -> Composition:
+    count, own = len(stack.entries), decimals(weights, "weights")
+    if mode == AVERAGE:
+        return Composite(count, own)
+    whole = Centred(count, weights=own)
+    return Reused(whole) if mode == REUSED else whole
 
 
 class LoRACompositeSampler(io.ComfyNode):
@@ -40,12 +59,13 @@ class LoRACompositeSampler(io.ComfyNode):
             display_name="LoRA Composite Sampler",
             category="MixLoRA/sampling",
             description="KSampler in which every LoRA of a stack predicts alone in each step and the predictions are "
-            "averaged, so that no LoRA distorts another's weights. Costs up to N times as much.",
+            "averaged, or what each one changes is added up, so that no LoRA distorts another's weights. Costs up to N "
+            "times as much.",
             search_aliases=_ALIASES,
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model, without these LoRAs."),
                 *ksampler_inputs(),
-                _weights_input(),
+                *_composite_inputs(),
                 *stack_inputs(),
             ],
             outputs=[io.Latent.Output("latent", display_name="latent", tooltip="The denoised latent.")],
@@ -56,13 +76,15 @@ class LoRACompositeSampler(io.ComfyNode):
         cls,
         model: Any,
         weights: str,
+        mode: str = AVERAGE,
         stack: StyleStack | None = None,
         lora_stack: list | None = None,
         **ksampler: Any,
     ) -> io.NodeOutput:
         """Samples."""
         stacked = gathered(stack, lora_stack)
-        return io.NodeOutput(KSamplerValues(**ksampler).sample(composed(model, stacked, _composite(stacked, weights))))
+        composite = composed(model, stacked, _composite(stacked, weights, mode))
+        return io.NodeOutput(KSamplerValues(**ksampler).sample(composite))
 
 
 class ApplyLoRAComposite(io.ComfyNode):
@@ -76,20 +98,25 @@ class ApplyLoRAComposite(io.ComfyNode):
             display_name="Apply LoRA Composite",
             category="MixLoRA/sampling",
             description="LoRA Composite for any sampler: the model that comes out averages the predictions of all "
-            "LoRAs of the stack wherever it is sampled.",
+            "LoRAs of the stack, or adds up what each one changes, wherever it is sampled.",
             search_aliases=_ALIASES,
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model. It is not changed; a patched clone comes out."),
-                _weights_input(),
+                *_composite_inputs(),
                 *stack_inputs(),
             ],
-            outputs=[io.Model.Output("model_out", display_name="model", tooltip="The model with the average.")],
+            outputs=[io.Model.Output("model_out", display_name="model", tooltip="The model with the composition.")],
         )
 
     @classmethod
     def execute(
-        cls, model: Any, weights: str, stack: StyleStack | None = None, lora_stack: list | None = None
+        cls,
+        model: Any,
+        weights: str,
+        mode: str = AVERAGE,
+        stack: StyleStack | None = None,
+        lora_stack: list | None = None,
     ) -> io.NodeOutput:
         """Attaches the composition to a clone."""
         stacked = gathered(stack, lora_stack)
-        return io.NodeOutput(composed(model, stacked, _composite(stacked, weights)))
+        return io.NodeOutput(composed(model, stacked, _composite(stacked, weights, mode)))

@@ -104,12 +104,30 @@ def composited(base: Base, prefix: str, prompt: str, strengths: dict[str, float]
         "distorts another's weights. Costs up to three times as much.\n\n**Try**\n"
         "- *weights*, such as `2, 1, 1`: how much each style decides\n"
         "- strengths above 1: an average softens every style\n"
+        "- *mode* `full strength, reused`: nothing is softened, at half the cost\n"
     )
     drawing = Drawing(base, about)
     stack = drawing.styles(strengths)
     prompts = drawing.prompts(1320, prompt, Socket(drawing.checkpoint, "CLIP"), stack)
     inputs = {"model": Socket(drawing.checkpoint, "MODEL"), "stack": stack} | prompts
-    drawing.painting("The picture", (1800, 0), "LoRACompositeSampler", ("",), prefix, **inputs)
+    drawing.painting("The picture", (1800, 0), "LoRACompositeSampler", ("", "average"), prefix, **inputs)
+    return drawing.canvas
+
+
+def added(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -> Canvas:
+    """LoRA Composite at full strength: two things, weather and a style, each added as it is alone."""
+    about = (
+        "# LoRA Composite at full strength\n\nWhat each of four LoRAs changes by itself is added up, in every fourth "
+        "step anew: none is softened, none distorts another's weights. Costs about twice as much.\n\n**Try**\n"
+        "- *mode* `full strength` is anew in every step, `average` is LoRA Composite as published\n"
+        "- strengths from 0.7 to 1, as each LoRA needs alone\n"
+    )
+    drawing = Drawing(base, about)
+    stack = drawing.styles(strengths)
+    prompts = drawing.prompts(1320, prompt, Socket(drawing.checkpoint, "CLIP"))
+    inputs = {"model": Socket(drawing.checkpoint, "MODEL"), "stack": stack} | prompts
+    values = ("", "full strength, reused")
+    drawing.painting("The picture", (1800, 0), "LoRACompositeSampler", values, prefix, **inputs)
     return drawing.canvas
 
 
@@ -216,7 +234,9 @@ def compared(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) 
     composed = {"model": model, "stack": stack} | prompts
     drawing.painting("Merge", (2260, 0), "KSampler", (), f"{prefix}_merge", model=Socket(mix, "model"), **prompts)
     drawing.painting("Switch", (2260, 620), "LoRASwitchSampler", (0, ""), f"{prefix}_switch", **composed)
-    drawing.painting("Composite", (2260, 1240), "LoRACompositeSampler", ("",), f"{prefix}_composite", **composed)
+    drawing.painting(
+        "Composite", (2260, 1240), "LoRACompositeSampler", ("", "average"), f"{prefix}_composite", **composed
+    )
     return drawing.canvas
 
 
@@ -227,6 +247,7 @@ WORKFLOWS: dict[str, tuple[Callable[..., Canvas], str, dict[str, float]]] = {
     "LoRA Weights from Prompt": (prompted, SPOKEN, FULL),
     "LoRA Switch": (switched, THREE, FULL),
     "LoRA Composite": (composited, THREE, FULL),
+    "LoRA Composite full strength": (added, THINGS, SCENE),
     "LoRA Regions": (placed, HALVES, PAIR),
     "LoRA Layered": (layered, THINGS, SCENE),
     "LoRA Router": (routed, ABOVE, {}),
