@@ -104,7 +104,7 @@ def composited(base: Base, prefix: str, prompt: str, strengths: dict[str, float]
         "distorts another's weights. Costs up to three times as much.\n\n**Try**\n"
         "- *weights*, such as `2, 1, 1`: how much each style decides\n"
         "- strengths above 1: an average softens every style\n"
-        "- *mode* `full strength, reused`: nothing is softened, at half the cost\n"
+        "- *mode* `full strength`: nothing is softened, at half the cost\n"
     )
     drawing = Drawing(base, about)
     stack = drawing.styles(strengths)
@@ -119,14 +119,14 @@ def added(base: Base, prefix: str, prompt: str, strengths: dict[str, float]) -> 
     about = (
         "# LoRA Composite at full strength\n\nWhat each of four LoRAs changes by itself is added up, in every fourth "
         "step anew: none is softened, none distorts another's weights. Costs about twice as much.\n\n**Try**\n"
-        "- *mode* `full strength` is anew in every step, `average` is LoRA Composite as published\n"
+        "- *mode* `average`: LoRA Composite as published\n"
         "- strengths from 0.7 to 1, as each LoRA needs alone\n"
     )
     drawing = Drawing(base, about)
     stack = drawing.styles(strengths)
     prompts = drawing.prompts(1320, prompt, Socket(drawing.checkpoint, "CLIP"))
     inputs = {"model": Socket(drawing.checkpoint, "MODEL"), "stack": stack} | prompts
-    values = ("", "full strength, reused")
+    values = ("", "full strength")
     drawing.painting("The picture", (1800, 0), "LoRACompositeSampler", values, prefix, **inputs)
     return drawing.canvas
 
