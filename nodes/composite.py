@@ -33,7 +33,7 @@ def _composite_inputs() -> list[Any]:
             default=AVERAGE,
             optional=True,  # workflows and scripts of before know no mode
             tooltip="average: LoRA Composite as published; each LoRA has an N-th of its effect. full strength: what "
-            "each LoRA changes by itself is added up, anew in every fourth step; with five LoRAs half the time or less.",
+            "each LoRA changes by itself is added up, anew in every fourth step; with five LoRAs for half the time.",
         ),
     ]
 
