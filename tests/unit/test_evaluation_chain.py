@@ -53,7 +53,7 @@ def test_the_plans_of_the_issue():
 
 
 def test_rows_are_means_over_each_methods_pictures(tmp_path):
-    text = (PLANS / "small.toml").read_text("utf-8").replace("each = 8", "each = 1")
+    text = (PLANS / "small.toml").read_text("utf-8").replace("each = 6", "each = 1")
     (tmp_path / "plan.toml").write_text(text, "utf-8")
     plan = read_plan(tmp_path / "plan.toml")
     jobs = plan.jobs()

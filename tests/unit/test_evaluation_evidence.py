@@ -128,6 +128,16 @@ def test_the_learned_mix_is_held_against_the_best_fixed_strength(tmp_path):
     assert (row.value, row.holds) == (pytest.approx(20), True)
 
 
+def test_the_full_plans_time_is_told_once_all_of_it_is_painted(tmp_path):
+    jobs = made.jobs()
+    for name, some, told in (("part", jobs[:-1], False), ("whole", jobs, True)):
+        with made.fill(tmp_path / name, some) as store:
+            found = Findings(read(jobs, made.ELEMENTS, store))
+            hours = sum(picture.seconds for picture in store.pictures(job.key for job in jobs).values()) / 3600
+        goal = [row.value for row in goals.full(found) if row.goal is not None]
+        assert goal == ([pytest.approx(hours / 2)] if told else [])
+
+
 def test_partial_results_say_so(few, tmp_path):
     plan = few(PLANS / "tau.toml")
     jobs = plan.jobs()
