@@ -6,6 +6,7 @@ another takes its place; a job is in one pair of hands at a time, so nothing is 
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -50,15 +51,11 @@ class Cluster:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise EvaluationError(f"Ray cannot be reached at {self._address or 'this machine'} ({error}).") from error
         self._ray = ray
-        have = ray.cluster_resources()
-        gpus = int(have.get("GPU", 0))
-        self._number = self._wanted or gpus or len(ray.nodes())
-        share = have.get("CPU", 1.0) / self._number
-        self._share = (
-            {"num_gpus": min(1.0, gpus / self._number)}
-            if gpus
-            else {"num_cpus": float(int(share)) if share >= 1 else share}
-        )
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        cores, gpus = ([node.get(kind, 0.0) for node in nodes] for kind in ("CPU", "GPU"))
+        self._number = self._wanted or int(sum(gpus)) or len(nodes)
+        share = cores_each(cores, self._number)
+        self._share = {"num_gpus": gpus_each(gpus, self._number)} if sum(gpus) else {"num_cpus": share}
         self._threads = max(1, int(share))
         return self
 
@@ -121,6 +118,19 @@ class Cluster:
             ) from error
         print(f"a worker was lost, another takes its place ({str(error).strip().splitlines()[0]})", flush=True)
         return self._start()
+
+
+def cores_each(cores: Sequence[float], workers: int) -> float:
+    """The most cores for each worker with which all find a place on machines with so many; a part of one for many."""
+    for share in range(int(max(cores, default=0)), 0, -1):
+        if sum(have // share for have in cores) >= workers:
+            return float(share)
+    return 1 / math.ceil(workers / max(sum(map(int, cores)), 1))
+
+
+def gpus_each(gpus: Sequence[float], workers: int) -> float:
+    """A GPU for each worker, or the same part of one where they are more."""
+    return 1 / math.ceil(workers / sum(map(int, gpus)))
 
 
 @contextmanager

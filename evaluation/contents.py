@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib import metadata
 from typing import Any
@@ -17,7 +18,7 @@ from .planned import Plan
 from .reading import Reading, missing
 from .sheets import sheets, shown
 from .tables import Cell, Head, Row, Table
-from .versus import Panel
+from .versus import Panel, Versus
 
 FEW = 10
 """Sets; with fewer of them intervals are rough."""
@@ -64,7 +65,7 @@ def contents(plan: Plan, reading: Reading, judged: Sequence[Panel], against: Seq
         "in_short": sections.sentences(findings),
         "caution": "“Clearly” means: the 95 % interval of the difference, set by set, leaves zero out.",
         "chance": "One difference in twenty leaves zero out by chance alone: a table of many should have some.",
-        "incomplete": incomplete(findings),
+        "incomplete": incomplete(findings, judged),
         "headline": sections.headline(findings),
         "explanations": findings.measures,
         "cost_plot": Markup(plots.quality_over_cost(findings)),
@@ -75,10 +76,12 @@ def contents(plan: Plan, reading: Reading, judged: Sequence[Panel], against: Seq
         "by_size": by_size(findings),
         "by_part": [one for one in (sections.by_category(findings), sections.by_element(findings)) if one],
         "by_world": [sections.by_world(findings, one) for one in findings.main() if len(set(findings.worlds)) > 1],
-        "panels": [{"table": compared(one), "bias": list(map(str, one.bias))} for one in judged],
+        "panels": [
+            {"tables": [compared(one), *compared_by_size(one)], "bias": list(map(str, one.bias))} for one in judged
+        ],
         "sheets": sheets(findings, shown(findings)),
         "caption": caption(findings),
-        "facts": facts(plan, reading),
+        "facts": facts(plan, reading, [one.judge for one in judged]),
         "missing": missing_table(reading),
         "plan": plan.path.read_text("utf-8").strip(),
         "limits": LIMITS.get(plan.testbed.name, ()),
@@ -111,29 +114,54 @@ def compared(panel: Panel) -> Table:
     )  # fmt: skip
     rows = []
     for one in panel.rows:
-        found = one.difference
-        parts = " / ".join(f"{100 * count / max(found.cases, 1):.0f}" for count in one.wins) if found.cases else "–"
-        gap = Cell(
-            one.measure.text(found.value, sign=True), one.measure.range(found.low, found.high, sign=True),
-            tone=sections.tone(one.measure, found),
-        )  # fmt: skip
         left = f"{one.half} more in one order only" if one.half else ""
-        cells = (Cell(one.measure.text(one.mean)), Cell(one.measure.text(one.other)), gap, Cell(parts))
-        rows.append(Row(f"{one.label} – {one.against}: {one.measure.title}", (*cells, Cell(str(found.cases), left))))
+        cells = (Cell(one.measure.text(one.mean)), Cell(one.measure.text(one.other)), _gap(one), Cell(_won(one)))
+        rows.append(Row(_pair(one), (*cells, Cell(str(one.difference.cases), left))))
     note = (
         "Each pair of pictures was shown in both orders, and the points averaged; pairs seen in one order are left out."
     )
     return Table(f"Two pictures side by side: {panel.judge}", "method – other: measure", heads, tuple(rows), note)
 
 
-def incomplete(findings: Findings) -> list[str]:
+def compared_by_size(panel: Panel) -> list[Table]:
+    """The same by N, where there is more than one."""
+    found = {size: rows for size, rows in panel.by_size.items() if any(one.difference.cases for one in rows)}
+    if len(found) < 2:
+        return []
+    rows = [
+        Row(_pair(one), tuple(replace(_gap(of_size[place]), more=_won(of_size[place])) for of_size in found.values()))
+        for place, one in enumerate(panel.rows)
+    ]
+    heads = tuple(Head(f"N = {size}", f"{max(one.difference.cases for one in at)} pairs") for size, at in found.items())
+    note = "The difference with its interval; below, won / tied / lost, %."
+    return [Table(f"By number of LoRAs: {panel.judge}", "method – other: measure", heads, tuple(rows), note)]
+
+
+def _pair(one: Versus) -> str:
+    return f"{one.label} – {one.against}: {one.measure.title}"
+
+
+def _gap(one: Versus) -> Cell:
+    found, measure = one.difference, one.measure
+    if not found.cases:
+        return Cell("–")
+    ends = measure.range(found.low, found.high, sign=True)
+    return Cell(measure.text(found.value, sign=True), ends, tone=sections.tone(measure, found))
+
+
+def _won(one: Versus) -> str:
+    cases = one.difference.cases
+    return " / ".join(f"{100 * count / cases:.0f}" for count in one.wins) if cases else "–"
+
+
+def incomplete(findings: Findings, judged: Sequence[Panel]) -> list[str]:
     """What keeps the numbers from being what the plan asked for, in sentences."""
     reading = findings.reading
     found = []
     painted = ~np.isnan(reading.seconds)
     if lacking := int((reading.planned & ~painted).sum()):
         found.append(f"{lacking} of {int(reading.planned.sum())} pictures are not painted yet.")
-    if not findings.measures:
+    if not findings.measures and not judged:
         found.append("No judge has scored these pictures yet: `judge` the plan.")
     for judge in dict.fromkeys(one.judge for one in findings.measures):
         counts = [int(findings.common(one).sum()) for one in findings.measures if one.judge == judge]
@@ -142,6 +170,8 @@ def incomplete(findings: Findings) -> list[str]:
                 f"By {judge}, methods are compared over {min(counts)} of {len(reading.cases)} cases (a set with one "
                 "noise): those that all methods have. A table below says what is missing."
             )
+    if not findings.pooled.all():
+        found.append("Numbers over all sets leave those of one LoRA out: they are what the others are held against.")
     sets = len({case.set.name for case in reading.cases})
     if sets < FEW:
         found.append(f"{sets} sets are few: the intervals are rough, and hold for sets like these only.")
@@ -155,7 +185,7 @@ def caption(findings: Findings) -> str:
     return "Below: what the oracle misses, and how sound it finds the picture (1: as one LoRA alone)."
 
 
-def facts(plan: Plan, reading: Reading) -> list[tuple[str, str]]:
+def facts(plan: Plan, reading: Reading, of_pairs: Sequence[str] = ()) -> list[tuple[str, str]]:
     """How it was measured, for those who want to do it again."""
     how = {str(job.sampling): job.sampling for job in reading.jobs.values()}
     samplings = [
@@ -170,14 +200,14 @@ def facts(plan: Plan, reading: Reading) -> list[tuple[str, str]]:
         ("sampling", "; ".join(samplings)),
         ("a prompt", f"“{first.prompt}”"),
         ("checkpoints", ", ".join(dict.fromkeys(job.files[0][:12] for job in reading.jobs.values()))),
-        ("judges", ", ".join(dict.fromkeys(judge for judge, _ in reading.values)) or "none"),
+        ("judges", ", ".join(dict.fromkeys([*(judge for judge, _ in reading.values), *of_pairs])) or "none"),
         (
             "intervals",
             f"95 %, from {statistics.RESAMPLES:,} bootstrap resamples of whole sets (all seeds and methods of a set go "
             "together), expanded percentiles (arXiv 1411.5279)",
         ),
         ("report written on", machine()),
-        ("versions", f"MixLoRA at commit {commit() or 'unknown'}, {_packages()}"),
+        ("report written by", f"MixLoRA at commit {commit() or 'unknown'}, {_packages()}"),
         ("date", f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"),
     ]
     return found

@@ -23,6 +23,7 @@ from .runner import results_folder
 from .statistics import Estimate
 from .store import Store
 from .tables import Cell, Head, Row, Table, markdown, plain
+from .versus import in_both_orders
 
 Numbers = Mapping[str, Sequence[float]]
 """By judge: a number for each rating, no number where it has none."""
@@ -132,7 +133,7 @@ def stored(rated: Sequence[Rating], store: Store) -> dict[str, dict[str, list[fl
     for score in store.scores():
         if score.key in wanted and not score.element:
             found[score.judge, score.measure][score.key].append(score.value)
-    for one in store.comparisons():
+    for one in in_both_orders(store.comparisons()):
         for key, points in ((one.first, one.first_score), (one.second, one.second_score)):
             if key in wanted:
                 found[one.judge, one.measure][key].append(points)

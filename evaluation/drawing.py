@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import math
 import re
@@ -47,7 +48,7 @@ def svg(figure: Figure, name: str) -> str:
     for ink, colour in INKS.items():
         text = text.replace(colour, f"var(--{ink})")
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1).strip()
+    return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(name)}" ', 1).strip()
 
 
 def alone(page_svg: str) -> str:

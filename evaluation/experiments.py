@@ -168,6 +168,7 @@ EXPERIMENTS: Mapping[str, Mapping[str, Build]] = {
         "full-wins": wins_by_size("merge"),
         "full-category": by_category,
     },
+    "control": {"control": against(lambda label: "merge, w/N"), "control-share": by_size("share")},
     "tau": {"tau": against(merge)},
     "order": {"order": against(listed)},
     "many": {

@@ -31,6 +31,8 @@ class Findings:
         self.reading, self.strength = reading, strength
         self.measures: list[Measure] = in_order(set(reading.values))
         self.sets, self.sizes = reading.sets, reading.sizes
+        self.pooled = (self.sizes > 1) | (self.sizes.max() == 1)
+        """(cases,): those that numbers over all cases are of; beside larger sets, adapters alone are references."""
         self.worlds = np.array([case.set.world for case in reading.cases])
         self._common = {column: reading.common(column) for column in reading.values}
         self._hits = {column: _hits(table) for column, table in reading.single.items()}
@@ -46,7 +48,7 @@ class Findings:
 
     def values(self, measure: Measure, label: str, where: Where | None = None) -> Array:
         """(cases,): a method's numbers over the common cases, no number elsewhere."""
-        kept = self.common(measure) if where is None else self.common(measure) & where
+        kept = self.common(measure) & (self.pooled if where is None else where)
         values = self.reading.values[measure.judge, measure.name][self.reading.row(label)]
         return np.where(kept, np.round(values, DIGITS), np.nan)
 
@@ -72,8 +74,7 @@ class Findings:
         """The share of askings for some elements in which they are there."""
         if self.recalled is None:
             return NOTHING
-        kept = complete(self.reading.single[self.recalled])
-        kept = kept if where is None else kept & where
+        kept = complete(self.reading.single[self.recalled]) & (self.pooled if where is None else where)
         columns = [place for place, one in enumerate(self.reading.elements) if one.name in names]
         hits = self._hits[self.recalled][self.reading.row(label)][:, columns]
         hits = np.where(kept[:, None], hits, np.nan)
@@ -109,12 +110,10 @@ class Findings:
         asked = (method.parameters.get("mode", "sum"), method.parameters.get("limit", 0.0), method.strength)
         return method.kind == "none" or asked == ("sum", 0.0, self.strength)
 
-    def cheapest(self, label: str) -> str | None:
-        """What a method's cost is measured by: no LoRA with the same sampling, else any, else the merge."""
-        none = [one for one in self.reading.labels if self.reading.kind(one) == "none"]
-        sampling = self.reading.first_job(label).sampling
-        same = [one for one in none if self.reading.first_job(one).sampling == sampling]
-        return (same or none or [self.merge])[0]
+    @cached_property
+    def cheapest(self) -> str | None:
+        """What costs are measured by: the first method without LoRAs, else the merge."""
+        return next((one for one in self.reading.labels if self.reading.kind(one) == "none"), self.merge)
 
     @cached_property
     def compared(self) -> Where:
@@ -132,17 +131,16 @@ class Findings:
         """The median time of a compared picture, of those that the same run painted for all methods."""
         row = self.reading.row(label)
         timed = self.compared & (self.reading.origins[row] == self.origin) & (self.origin != "")
-        values = self.reading.seconds[row, timed if where is None else timed & where]
+        values = self.reading.seconds[row, timed & (self.pooled if where is None else where)]
         return float(np.median(values)) if len(values) else float("nan")
 
     def cost(self, label: str, where: Where | None = None) -> float:
         """The median of a compared picture's time over the cheapest method's for the same case, both of one run."""
-        other = self.cheapest(label)
-        if other is None:
+        if self.cheapest is None:
             return float("nan")
-        row, base, runs = self.reading.row(label), self.reading.row(other), self.reading.origins
+        row, base, runs = self.reading.row(label), self.reading.row(self.cheapest), self.reading.origins
         timed = self.compared & (runs[row] == runs[base]) & (runs[row] != "")
-        mine = np.where(timed if where is None else timed & where, self.reading.seconds[row], np.nan)
+        mine = np.where(timed & (self.pooled if where is None else where), self.reading.seconds[row], np.nan)
         return statistics.paired_ratio(mine, self.reading.seconds[base])
 
     def main(self) -> list[Measure]:

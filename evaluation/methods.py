@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, get_type_hints
@@ -26,6 +27,8 @@ def method(kind: str, parameters: Mapping[str, Any], strength: float) -> Method:
             problems.append(f"{kind} has no parameter {name!r}{hint}")
         elif not is_a(value, kinds[name]):
             problems.append(f"{name} is {value!r}; expected {EXPECTED[kinds[name]]}")
+    if not math.isfinite(strength):
+        problems.append(f"strength is {strength}; expected a finite number")
     if not problems:
         try:
             given = {name: kinds[name](value) for name, value in parameters.items()}

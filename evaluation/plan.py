@@ -141,7 +141,8 @@ class _Reader:
 
     def _sets(self, testbed: Testbed, asked: Mapping[str, Any]) -> tuple[ElementSet, ...]:
         sizes = sorted({one.size for one in testbed.sets})
-        custom = self._custom(testbed, asked.get("custom", []))
+        singles = single_sets(testbed) if asked.get("singles") else ()
+        custom = self._custom(testbed, asked.get("custom", []), {one.name for one in (*testbed.sets, *singles)})
         if "names" in asked:
             if both := {"sizes", "each"} & asked.keys():
                 self.problems.append(f"[sets] names and {' and '.join(sorted(both))} exclude each other.")
@@ -154,19 +155,20 @@ class _Reader:
         without = {
             one.name for one in self._found(asked.get("without", []), testbed.elements, "[sets] without: element")
         }
-        everything = [*listed, *(single_sets(testbed) if asked.get("singles") else ()), *custom]
-        kept = [one for one in everything if not without.intersection(one.elements)]
+        listed, singles, custom = (
+            [one for one in some if not without.intersection(one.elements)] for some in (listed, singles, custom)
+        )
         each = asked.get("each")
         if each is not None and each < 1:
             self.problems.append(f"[sets] each is {each}; expected 1 or more.")
         elif each is not None:
-            few = {one.name for one in spread([one for one in kept if one in listed], each)}
-            kept = [one for one in kept if one not in listed or one.name in few]
-        return tuple(kept)
+            listed = spread(listed, each)
+        used = {name for one in (*listed, *custom) for name in one.elements}
+        return (*listed, *(one for one in singles if not used or used.issuperset(one.elements)), *custom)
 
-    def _custom(self, testbed: Testbed, tables: Sequence[Any]) -> list[ElementSet]:
+    def _custom(self, testbed: Testbed, tables: Sequence[Any], names: set[str]) -> list[ElementSet]:
+        """Sets of the plan's own, whose names are none of `names`."""
         made: list[ElementSet] = []
-        names = {one.name for one in testbed.sets}
         for number, table in enumerate(tables, start=1):
             where = f"[[sets.custom]] {number}: "
             if not isinstance(table, dict):

@@ -49,7 +49,7 @@ def quality_over_cost(findings: Findings) -> str:
             stroke(axes, x, found, measure.factor, hues[label], width=1.6)
             axes.plot(x, y, SHAPES[turn % len(SHAPES)], color=hues[label], markersize=8, zorder=3,
                       markeredgecolor=INKS["paper"], markeredgewidth=1.2)  # fmt: skip
-        dress(axes, measure, f"time of a picture, × {findings.cheapest(labels[0])}")
+        dress(axes, measure, f"time of a picture, × {findings.cheapest}")
         axes.margins(x=0.16, y=0.12)
         told = pareto(points, measure.higher) | {findings.merge}
         name_points(axes, points, [label for label in labels if len(labels) <= MOST or label in told])

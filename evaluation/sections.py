@@ -25,7 +25,7 @@ def headline(findings: Findings) -> Table:
     for label in findings.reading.labels:
         cells = [column[label] for column in columns.values()]
         rows.append(Row(label, (*cells, Cell(_seconds(findings.seconds(label))), Cell(_times(findings.cost(label))))))
-    other = findings.cheapest(findings.reading.labels[0])
+    other = findings.cheapest
     cost = f"Median of a picture's time over that of “{other}” for the same set, one by one."
     heads = [head(measure) for measure in findings.measures]
     heads += [Head("time", "s", "Median time of sampling one picture."), Head("cost", f"× {other}", cost)]
@@ -91,7 +91,9 @@ def by_size(findings: Findings, measure: Measure) -> Table:
 
 def by_world(findings: Findings, measure: Measure) -> Table:
     """A measure by world."""
-    groups = {str(world): findings.worlds == world for world in dict.fromkeys(findings.worlds.tolist())}
+    groups = {
+        str(world): findings.pooled & (findings.worlds == world) for world in dict.fromkeys(findings.worlds.tolist())
+    }
     return _by(findings, measure, groups, f"{measure.title} by world", "sets of a world")
 
 
@@ -120,8 +122,9 @@ def cost_by_size(findings: Findings) -> Table:
         Row(label, tuple(_cost(findings, label, findings.sizes == size) for size in sizes))
         for label in findings.reading.labels
     ]
-    other = findings.cheapest(findings.reading.labels[0])
-    note = f"A picture's time over that of “{other}” for the same set; below, its median in seconds. {ONE_RUN}"
+    note = (
+        f"A picture's time over that of “{findings.cheapest}” for the same set; below, its median in seconds. {ONE_RUN}"
+    )
     return Table("Cost by number of LoRAs", "method", tuple(Head(f"N = {size}") for size in sizes), tuple(rows), note)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 from .findings import PRESENT, Findings
 from .jobs import EvaluationError
 from .reading import Reading
+from .store import seen_from
 from .tables import markdown_row
 from .testbeds import draw
 
@@ -221,7 +221,7 @@ def in_markdown(strip: Strip, folder: Path) -> str:
     """A strip as a table for a document in `folder`: pictures by their files, and what each lost."""
     cells = []
     for one in strip.prints:
-        place = one.file and Path(os.path.relpath(one.file, folder)).as_posix()
+        place = one.file and seen_from(folder, one.file)
         cells.append(f"![{', '.join(strip.elements)} by {one.label}]({place})" if place else one.note)
     lost = [
         "" if one.lost is None else f"lost: {', '.join(one.lost)}" if one.lost else "all there" for one in strip.prints

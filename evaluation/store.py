@@ -7,6 +7,7 @@ known by its job's key, so that plans which share jobs share pictures and scores
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -81,6 +82,11 @@ class Store:
         self._database = sqlite3.connect(self.path, isolation_level=None, timeout=60)
         try:
             self._begin()
+        except sqlite3.OperationalError as error:
+            self._database.close()
+            raise EvaluationError(
+                f"{self.path} cannot be used now ({error}). Does another program hold it, and may it be written to?"
+            ) from error
         except sqlite3.DatabaseError as error:
             self._database.close()
             raise EvaluationError(f"{self.path} is no results file ({error}). Give another folder.") from error
@@ -126,9 +132,11 @@ class Store:
         return self.folder / "pictures" / key[:2] / f"{key}.png"
 
     def add_picture(self, job: Job, seconds: float, origin: str = "") -> None:
-        """Notes that a job's picture lies at its path."""
+        """Notes that a job's picture lies at its path; what judges said of one that lay there before is forgotten."""
         file = self.picture_path(job.key).relative_to(self.folder).as_posix()
-        self._insert(*_rows(job, file, seconds, origin))
+        scores = ("DELETE FROM scores WHERE key = ?", [(job.key,)])
+        comparisons = ("DELETE FROM comparisons WHERE ? IN (first, second)", [(job.key,)])
+        self._insert(*_rows(job, file, seconds, origin), scores, comparisons)
 
     def adopt(self, job: Job, seconds: float, scores: Iterable[Score], origin: str = "") -> None:
         """Keeps the scores of a picture that was painted and judged elsewhere; all of it or nothing."""
@@ -146,9 +154,10 @@ class Store:
         }
 
     def add_scores(self, key: str, judge: str, values: Mapping[tuple[str, str], float]) -> None:
-        """Keeps a picture's scores, {(measure, element): value}, all of them or none; what was there is replaced."""
+        """Keeps a picture's scores, {(measure, element): value}, all or none, in place of the judge's former."""
         rows = [(key, judge, measure, element, value) for (measure, element), value in values.items()]
-        self._insert(("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", rows))
+        former = ("DELETE FROM scores WHERE key = ? AND judge = ?", [(key, judge)])
+        self._insert(former, ("INSERT INTO scores VALUES (?, ?, ?, ?, ?)", rows))
 
     def scores(self, judges: Collection[str] | None = None) -> Iterator[Score]:
         """Every score, or those of some judges, ordered by picture."""
@@ -189,6 +198,14 @@ class Store:
             self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
+
+
+def seen_from(folder: Path, file: Path) -> str:
+    """The path of a file as it is written into one in `folder`: relative, but for another drive of Windows."""
+    try:
+        return Path(os.path.relpath(file, folder)).as_posix()
+    except ValueError:
+        return file.resolve().as_posix()
 
 
 def _rows(job: Job, file: str, seconds: float, origin: str) -> list[tuple[str, Iterable[tuple]]]:

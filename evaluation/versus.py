@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import statistics
 from .judges.position import PositionBias, position_bias
@@ -43,7 +44,16 @@ class Panel:
     judge: str
     against: str
     rows: tuple[Versus, ...]
+    by_size: Mapping[int, tuple[Versus, ...]]
+    """The same rows by N."""
     bias: tuple[PositionBias, ...]
+
+
+def in_both_orders(comparisons: Iterable[Comparison]) -> list[Comparison]:
+    """Those whose pictures a judge saw in the other order, too."""
+    listed = list(comparisons)
+    seen = {(one.judge, one.measure, one.first, one.second) for one in listed}
+    return [one for one in listed if (one.judge, one.measure, one.second, one.first) in seen]
 
 
 def panels(reading: Reading, comparisons: Iterable[Comparison]) -> list[Panel]:
@@ -64,14 +74,13 @@ def _panel(reading: Reading, judge: str, found: list[Comparison]) -> Panel:
     often = Counter(label for pair in pairs for label in pair)
     against = max(reading.labels, key=lambda label: (often[label], -reading.row(label)))
     oriented = dict.fromkeys((b, a) if a == against else (a, b) for a, b in pairs)
-    rows = [
-        versus(reading, known(judge, measure), label, other, gaps)
-        for measure, gaps in by_measure.items()
-        for label, other in oriented
-    ]
-    return Panel(
-        judge, against, tuple(row for row in rows if row.difference.cases or row.half), tuple(position_bias(found))
-    )
+    compared = [(known(judge, measure), *pair, gaps) for measure, gaps in by_measure.items() for pair in oriented]
+    rows = [(row, one) for one in compared if (row := versus(reading, *one)).difference.cases or row.half]
+    by_size = {
+        int(size): tuple(versus(reading, *one, reading.sizes == size) for _, one in rows)
+        for size in np.unique(reading.sizes[reading.sizes > 1])
+    }
+    return Panel(judge, against, tuple(row for row, _ in rows), by_size, tuple(position_bias(found)))
 
 
 def _pairs(reading: Reading, seen: set[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -87,12 +96,17 @@ def _pairs(reading: Reading, seen: set[tuple[str, str]]) -> list[tuple[str, str]
 
 
 def versus(
-    reading: Reading, measure: Measure, label: str, other: str, gaps: Mapping[tuple[str, str], tuple[float, float]]
+    reading: Reading,
+    measure: Measure,
+    label: str,
+    other: str,
+    gaps: Mapping[tuple[str, str], tuple[float, float]],
+    where: NDArray[np.bool_] | None = None,
 ) -> Versus:
-    """One method against another."""
+    """One method against another, over all cases or those of `where`."""
     points = np.full((2, len(reading.cases)), np.nan)
     half = 0
-    for place in range(len(reading.cases)):
+    for place in range(len(reading.cases)) if where is None else np.flatnonzero(where).tolist():
         one, another = reading.jobs.get((label, place)), reading.jobs.get((other, place))
         if one is None or another is None or one.key == another.key:
             continue

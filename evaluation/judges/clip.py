@@ -50,7 +50,7 @@ def judge(
     """Scores all painted pictures. Their vectors are kept in the store, so that only new pictures cost time.
 
     `reference` is the label whose sets of one element are the adapters alone; without it the first merge, else the
-    first method with adapters. Raises EvaluationError for an unknown label.
+    first method with adapters. A picture is never held against itself. Raises EvaluationError for an unknown label.
     """
     there = painted(jobs, store)
     outcome = Outcome(clip.name, notes=unpainted(jobs, store))
@@ -63,12 +63,13 @@ def judge(
     for key, entry in there.items():
         asked = entry.job.set.elements
         values = {("text", ""): clip_score(vectors[key], meanings[texts[key]])}
-        known = {name: [vectors[one] for one in alone.get(name, ()) if one in vectors] for name in asked}
-        values |= {("fidelity", name): fidelity(vectors[key], others) for name, others in known.items() if others}
+        others = {name: [one for one in alone.get(name, ()) if one in vectors and one != key] for name in asked}
+        known = {name: [vectors[one] for one in keys] for name, keys in others.items()}
+        values |= {("fidelity", name): fidelity(vectors[key], found) for name, found in known.items() if found}
         if all(known.values()):
             values["fidelity", ""] = float(np.mean([values["fidelity", name] for name in asked]))
         else:
-            without += 1
+            without += entry.job.set.size > 1  # the only picture of an adapter alone has none to be like
         store.add_scores(key, clip.name, values)
     outcome.notes += _notes(without, len(there), [text for text in distinct if not clip.fits(text)])
     return outcome
@@ -103,8 +104,9 @@ def references(jobs: Sequence[Job], label: str | None = None) -> dict[str, list[
 def _vectors(
     there: Mapping[str, Painted], store: Store, clip: Encoder, done: Callable[[int, int], None], outcome: Outcome
 ) -> dict[str, np.ndarray]:
-    """Every picture's vector, from the store or computed now and kept there batch by batch."""
-    requests = {key: hashlib.sha256(f"vector {clip.name} {key}".encode()).hexdigest() for key in there}
+    """Every picture's vector, from the store or computed now and kept there, by the digest of its file."""
+    digests = {key: hashlib.sha256(entry.path.read_bytes()).hexdigest() for key, entry in there.items()}
+    requests = {key: hashlib.sha256(f"vector {clip.name} {one}".encode()).hexdigest() for key, one in digests.items()}
     kept = {key: store.answer(request) for key, request in requests.items()}
     vectors = {key: np.frombuffer(base64.b64decode(text), "<f4") for key, text in kept.items() if text is not None}
     todo, outcome.known = [key for key in there if key not in vectors], len(vectors)

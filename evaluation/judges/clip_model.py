@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,15 @@ from ...mixlora_core.files import hashes
 from ..jobs import EvaluationError
 
 INSTALL = 'pip install "open_clip_torch>=2.24"'
+CONFIG = "open_clip_config.json"
+"""Lies beside the weights in repositories of open_clip models."""
+PREPARATION = {
+    "mean": "image_mean",
+    "std": "image_std",
+    "interpolation": "image_interpolation",
+    "resize_mode": "image_resize_mode",
+}
+"""What it says about pictures: open_clip's options of the same."""
 
 
 class ClipModel:
@@ -30,10 +41,11 @@ class ClipModel:
         except ImportError as error:
             raise EvaluationError(f"--judge clip needs open_clip: {INSTALL}") from error
         _check(open_clip, model, weights)
+        prepared = preparation(weights)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         try:
             network, _, prepare = open_clip.create_model_and_transforms(
-                model, pretrained=str(weights), device=self.device, pretrained_text=False
+                model, pretrained=str(weights), device=self.device, **prepared
             )
         except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0][:200]
@@ -43,8 +55,9 @@ class ClipModel:
         self._network: Any = network.eval()
         self._prepare: Any = prepare
         self._tokenizer: Any = open_clip.get_tokenizer(model)
-        self.name = f"clip:{model}@{hashes.of_file(weights)[0][:8]}"
-        """Other weights are another judge."""
+        look = f" {hashlib.sha256(repr(prepared).encode()).hexdigest()[:8]}" if prepared else ""
+        self.name = f"clip:{model}@{hashes.of_file(weights)[0][:8]}{look}"
+        """Other weights are another judge, and so is another preparation of pictures."""
 
     @torch.inference_mode()
     def pictures(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
@@ -62,6 +75,24 @@ class ClipModel:
     def fits(self, text: str) -> bool:
         """Whether CLIP reads all of a text."""
         return len(self._tokenizer.encode(text)) + 2 <= self._tokenizer.context_length  # two marks, begin and end
+
+
+def preparation(weights: Path) -> dict[str, Any]:
+    """How pictures are prepared for these weights, as open_clip's options: what open_clip_config.json beside them says.
+
+    Without that file nothing, which means OpenAI's mean and deviation. Raises EvaluationError for a broken one.
+    """
+    path = weights.with_name(CONFIG)
+    if not path.is_file():
+        return {}
+    try:
+        said = json.loads(path.read_text("utf-8"))["preprocess_cfg"]
+        return {option: said[name] for name, option in PREPARATION.items() if name in said}
+    except (ValueError, KeyError, TypeError) as error:
+        raise EvaluationError(
+            f"{path}: no preprocess_cfg of open_clip can be read from it ({error!r}). Fetch it again from where the "
+            "weights are from, or take it away if it is not theirs."
+        ) from error
 
 
 def _check(open_clip: Any, model: str, weights: Path) -> None:

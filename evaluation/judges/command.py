@@ -61,6 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         vlm_group.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=text)
     for name in ("price-in", "price-out"):
         vlm_group.add_argument(f"--{name}", type=float, metavar="P", help="of a million tokens, for the estimate")
+    vlm_group.add_argument(
+        "--picture-tokens", type=int, metavar="N", help="of one picture, for the estimate (default: OpenAI's rule)"
+    )
     vlm_group.add_argument("--yes", action="store_true", help="start without asking")
 
 
@@ -140,7 +143,7 @@ def _vlm(plan: Plan, jobs: list[Job], store: Store, options: argparse.Namespace,
     if docket.pending:
         asker = client.Client(endpoint, _key(options))
         print(f"{docket.judge} at {options.base_url}: {docket.known} of {len(showings)} comparisons are known")
-        print(docket.estimate(options.price_in, options.price_out), flush=True)
+        print(docket.estimate(options.price_in, options.price_out, options.picture_tokens), flush=True)
         try:
             if not options.yes and not _confirmed():
                 raise EvaluationError("Nothing was asked.")
@@ -159,6 +162,8 @@ def _check_vlm(options: argparse.Namespace) -> None:
             problems.append(f"--{name.replace('_', '-')} {getattr(options, name)}: expected {least} or more.")
     if not options.timeout > 0:
         problems.append(f"--timeout {options.timeout}: expected more than 0 seconds.")
+    if options.picture_tokens is not None and options.picture_tokens < 1:
+        problems.append(f"--picture-tokens {options.picture_tokens}: expected 1 or more.")
     if (options.price_in is None) != (options.price_out is None):
         problems.append("--price-in and --price-out belong together.")
     if not options.base_url.startswith(("http://", "https://")):

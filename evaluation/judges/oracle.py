@@ -59,7 +59,8 @@ def judge(
             f"The oracle reads the stand-in's elements only and does not know {', '.join(strange)}. "
             "Use --judge clip or --judge vlm."
         )
-    todo = [key for key in there if scored_by(store, key) != version]
+    scored = store.scored(NAME)  # a picture that was painted again has lost its scores
+    todo = [key for key in there if key not in scored or scored_by(store, key) != version]
     outcome = Outcome(NAME, known=len(there) - len(todo), notes=unpainted(jobs, store))
     for keys in batches(todo, BATCH):
         try:

@@ -17,14 +17,14 @@ from pathlib import Path
 from ..jobs import Element, EvaluationError, Job
 from ..store import Comparison, Store
 from .client import Answer, Client, Endpoint, RefusedError, StoppedError
-from .estimate import Estimate, estimate
+from .estimate import Estimate, Request, estimate
 from .parsing import MalformedError, Scores, parse
 from .pictures import Outcome, Painted, painted, unpainted
 from .position import position_bias
 from .rubric import MEASURES, question
 
 PATIENCE = 5
-"""So many refused requests in a row, and none answered between them, mean that the server refuses all."""
+"""Refused requests about so many sets, and none answered between them, mean that the server refuses all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,13 +110,19 @@ class Docket:
         )
         return True
 
-    def estimate(self, price_in: float | None = None, price_out: float | None = None) -> Estimate:
-        """What the pending requests will cost."""
+    def estimate(
+        self, price_in: float | None = None, price_out: float | None = None, picture: int | None = None
+    ) -> Estimate:
+        """What the pending requests will cost; `picture` is how many tokens one has for this model, if known."""
         asked = (
-            (showing.text, [(p.job.sampling.width, p.job.sampling.height) for p in (showing.first, showing.second)])
-            for showing, _ in self.pending
+            Request(
+                showing.text,
+                [(p.job.sampling.width, p.job.sampling.height) for p in (showing.first, showing.second)],
+                self.attempts - attempt + 1,
+            )
+            for showing, attempt in self.pending
         )
-        return estimate(asked, self.endpoint.max_tokens, price_in, price_out)
+        return estimate(asked, self.endpoint.max_tokens, price_in, price_out, picture)
 
     def outcome(self) -> Outcome:
         """What was done, with the position bias over all that is known."""
@@ -167,7 +173,7 @@ def ask(docket: Docket, client: Client, concurrency: int, done: Callable[[int, i
 
     Raises EvaluationError where the server does not answer or refuses everything; what came until then is kept.
     """
-    total, refused = len(docket.pending), 0
+    total, refused = len(docket.pending), set[str]()  # sets, for what is refused is often what one of them shows
     running: dict[Future[Answer], tuple[Showing, int]] = {}
     with ThreadPoolExecutor(concurrency) as pool:
         try:
@@ -179,11 +185,13 @@ def ask(docket: Docket, client: Client, concurrency: int, done: Callable[[int, i
                     showing, attempt = running.pop(future)
                     try:
                         docket.keep(showing, attempt, future.result())
-                        refused = 0
+                        refused.clear()
                     except RefusedError as error:
-                        docket.failed[showing], refused = f"refused: {error}", refused + 1
-                        if refused >= PATIENCE:
-                            raise EvaluationError(f"{refused} requests in a row were refused: {error}") from error
+                        docket.failed[showing] = f"refused: {error}"
+                        refused.add(showing.first.job.set.name)
+                        if len(refused) >= PATIENCE:
+                            many = f"Requests about {PATIENCE} sets in a row were refused"
+                            raise EvaluationError(f"{many}: {error}") from error
                     done(total - len(docket.pending) - len(running), total)
         except BaseException:
             client.stop.set()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..judges.pictures import painted
 from ..plan import read_plan
+from ..report import existing_results
 from ..runner import results_folder
-from ..store import Store
 from .pairs import pairs
 from .server import RatingServer
 from .sheet import open_sheet
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     plan = read_plan(arguments.plan)
     folder = results_folder(arguments, plan)
     jobs = plan.jobs()
-    with Store(folder) as store:
+    with existing_results(folder) as store:
         there = painted(jobs, store)
     labels = [label.strip() for label in arguments.methods.split(",")] if arguments.methods else []
     shown = pairs(jobs, there, arguments.rater.strip(), labels, arguments.seed)

@@ -177,6 +177,7 @@ function enlarge(side) {
 
 function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.repeat && !event.key.startsWith("Arrow")) return; // a key that is held would answer for the next pair, too
   if ($("large").open) {
     if (event.key.toLowerCase() === "z") $("large").close();
     return;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from .. import ratings
 from ..jobs import Element, EvaluationError, Job
 from ..judges.pictures import Painted
 from ..ratings import ASPECTS, Rating
+from ..store import seen_from
 from .pairs import Pair
 
 SCALE = (1, 2, 3, 4, 5)
@@ -95,7 +95,7 @@ class Sheet:
     def _rating(self, shown: Painted) -> Rating:
         job, members = shown.job, enumerate(self._members(shown.job), 1)
         prompt = [f"{number}. {one.category} ({one.name}): {one.trigger}" for number, one in members]
-        path = Path(os.path.relpath(shown.path, self.path.parent)).as_posix()
+        path = seen_from(self.path.parent, shown.path)
         return Rating(path, job.label, tuple(prompt), set=job.set.name, seed=job.seed, key=job.key)
 
 

@@ -101,6 +101,7 @@ def judged(tmp_path):
             [
                 Comparison(first, second, "vlm:m", "quality", 3.0, 9.0),
                 Comparison(second, first, "vlm:m", "quality", 7.0, 4.0),
+                Comparison(first, keys[0, "switch"], "vlm:m", "quality", 0.0, 0.0),  # in one order only
             ]
         )
     return tmp_path

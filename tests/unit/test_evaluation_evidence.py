@@ -135,7 +135,7 @@ def test_the_full_plans_time_is_told_once_all_of_it_is_painted(tmp_path):
             found = Findings(read(jobs, made.ELEMENTS, store))
             hours = sum(picture.seconds for picture in store.pictures(job.key for job in jobs).values()) / 3600
         goal = [row.value for row in goals.full(found) if row.goal is not None]
-        assert goal == ([pytest.approx(hours / 2)] if told else [])
+        assert goal == ([pytest.approx(hours)] if told else [])
 
 
 def test_partial_results_say_so(few, tmp_path):
@@ -211,7 +211,7 @@ def test_a_document_without_places_is_an_error(tmp_path):
 
 def test_an_unknown_experiment(capsys):
     assert cli.main(["evidence", "tow"]) == 1
-    assert "'tow' is no experiment; expected some of alone, full, tau" in capsys.readouterr().err
+    assert "'tow' is no experiment; expected some of alone, full, control" in capsys.readouterr().err
 
 
 def test_costs_that_nobody_knows_reach_no_goal_and_stand_in_no_way(tmp_path):

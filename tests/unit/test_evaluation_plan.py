@@ -71,6 +71,13 @@ def test_the_same_pictures_in_another_plan_have_the_same_keys(plan):
     assert other[0].key == one[0].key and other[0].label != one[0].label
 
 
+def test_adapters_alone_are_those_of_the_plans_sets(plan):
+    method = "[methods.a]\nkind = 'none'"
+    few = plan(f"[sets]\nsingles = true\n{SETS}\n{method}").sets
+    assert {one.elements for one in few if one.size == 1} == {("lighthouse",), ("snow",), ("monet",)}
+    assert len(plan(f"[sets]\nsingles = true\nnames = []\n{method}").sets) == 22
+
+
 def test_everything_wrong_is_said_at_once(plan, tmp_path):
     with pytest.raises(EvaluationError) as caught:
         plan("""
@@ -154,6 +161,16 @@ def test_everything_wrong_is_said_at_once(plan, tmp_path):
         ("[methods.a]\nkind = 'none'\n[methods.a]\nkind = 'merge'", "testbed = 'standin'", "not a readable TOML file"),
         ("[methods]\na = 3", 'testbed = "standin"', "expected a table"),
         (f"[sets]\n{SETS}\n[methods.a]\nkind = 'switch'\nevery = -1", 'testbed = "standin"', "switch_every is -1"),
+        (
+            f"[sets]\n{SETS}\n[methods.a]\nkind = 'merge'\nstrength = nan",
+            'testbed = "standin"',
+            "expected a finite number",
+        ),
+        (
+            "[sets]\nsingles = true\n[[sets.custom]]\nname = 'snow'\nelements = ['monet']\n[methods.a]\nkind = 'none'",
+            'testbed = "standin"',
+            "a set 'snow' exists already",
+        ),
         (
             f"[sets]\n{SETS}\n[sampling]\nsteps = 2\n[methods.a]\nkind = 'switch'\nevery = 0",
             'testbed = "standin"',

@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from mixlora.evaluation import cli, plots, report, sections, sheets
+from mixlora.evaluation import cli, drawing, plots, report, sections, sheets
 from mixlora.evaluation.findings import Findings
-from mixlora.evaluation.jobs import EvaluationError, Method
+from mixlora.evaluation.jobs import ElementSet, EvaluationError, Method
 from mixlora.evaluation.measures import known
 from mixlora.evaluation.reading import read
 from mixlora.evaluation.store import Comparison, Store
@@ -193,6 +194,51 @@ def test_a_judge_that_sees_two_pictures_has_its_section(page, written):
     assert "vlm:model" in " ".join(page.words) and "side" in page.ids
     assert "| composite – merge: composition (model) | 6.75 | 6.75 | 0.00" in written["report.md"]
     assert re.search(r"- composition: shown first wins 100 %", written["report.md"])
+    by_size = written["report.md"].partition("### By number of LoRAs: vlm:model")[2]
+    assert "| N = 2 (10 pairs) | N = 3 (6 pairs) |" in by_size and by_size.count(" 0 / 100 / 0 |") == 2
+
+
+def test_pictures_that_only_a_judge_of_pairs_has_seen_count_as_judged(tmp_path):
+    jobs = [job for job in made.jobs() if job.label in ("merge", "composite")]
+    with made.begun(tmp_path) as store:
+        for job in jobs:
+            made.paint(store, job)
+        pairs = [(jobs[place].key, jobs[place + 1].key) for place in range(0, len(jobs), 2)]
+        shown = [keys for pair in pairs for keys in (pair, pair[::-1])]
+        store.add_comparisons(Comparison(*keys, "vlm:model", "composition", 7.0, 6.5) for keys in shown)
+        report.write_report(made.plan(tmp_path, jobs), store, tmp_path)
+    text = (tmp_path / "report.md").read_text("utf-8")
+    assert "No judge has scored" not in text and "- judges: vlm:model" in text
+
+
+def test_adapters_alone_are_in_no_number_over_all_sets(tmp_path):
+    singles = [ElementSet(name, made.ELEMENTS[name].world, (name,)) for name in made.ELEMENTS]
+    jobs = made.jobs([*made.SETS, *singles])
+    with made.fill(tmp_path, jobs) as store:
+        both = Findings(read(jobs, made.ELEMENTS, store))
+        alone = Findings(read(made.jobs(singles), made.ELEMENTS, store))
+        without = Findings(read(made.jobs(), made.ELEMENTS, store))
+    for label in made.METHODS:
+        assert both.mean(SHARE, label).value == without.mean(SHARE, label).value
+        assert both.recall(label, list(made.ELEMENTS)).value == without.recall(label, list(made.ELEMENTS)).value
+        assert both.mean(SHARE, label, both.sizes == 1).value == alone.mean(SHARE, label).value, "and by N they are"
+
+
+def test_costs_are_of_one_method_even_where_others_have_more_steps(tmp_path):
+    jobs = made.jobs()
+    more = [replace(job, label=f"{job.label}, 60 steps", sampling=replace(job.sampling, steps=60)) for job in jobs]
+    with made.begun(tmp_path) as store:
+        for job in (*jobs, *more):
+            made.paint(store, job, origin="one run", pace=job.sampling.steps / 30)
+            made.judge(store, job)
+        findings = Findings(read([*jobs, *more], made.ELEMENTS, store))
+    assert [findings.cost(label) for label in ("no LoRA", "merge, 60 steps", "no LoRA, 60 steps")] == [1, 2, 2]
+
+
+def test_a_setting_of_a_plan_is_no_markup_in_a_drawing():
+    name = '"><script>alert(1)</script>'
+    drawn = drawing.svg(drawing.new_figure(1, 1), name)
+    assert "<script" not in drawn and "&quot;&gt;&lt;script&gt;" in drawn
 
 
 def test_plots_take_the_inks_of_the_page(written):
@@ -201,9 +247,9 @@ def test_plots_take_the_inks_of_the_page(written):
     assert [re.search('aria-label="(.*?)"', one)[1] for one in drawings] == [
         "quality over cost", "over N, number of LoRAs",
     ]  # fmt: skip
-    for drawing in drawings:
-        assert "var(--ink)" in drawing and "var(--paper)" in drawing and "#01020" not in drawing
-        assert "<metadata>" not in drawing and 'id="figure_1"' not in drawing
+    for one in drawings:
+        assert "var(--ink)" in one and "var(--paper)" in one and "#01020" not in one
+        assert "<metadata>" not in one and 'id="figure_1"' not in one
     assert "no LoRA" in drawings[0] and "composite" in drawings[1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import signal
 import subprocess
@@ -162,6 +163,21 @@ def test_command_line(capsys, tmp_path):
     assert cli.main(["run", str(tmp_path / "absent.toml")]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: ") and "absent.toml" in said
+
+
+def test_names_of_methods_are_printed_on_every_console(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stderr", console)
+    assert cli.main(["merge, w/√N"]) == 2
+    console.flush()
+    assert b"Unknown command 'merge, w/\\u221aN'" in console.buffer.getvalue()
+
+
+def test_every_worker_finds_a_place_on_machines_that_are_not_alike():
+    places = {(8, 4): 2, (4, 2): 2, (16, 2): 2, (2,): 2, (8,): 3, (1,): 4, (): 1}
+    shares = {cores: cluster.cores_each(cores, workers) for cores, workers in places.items()}
+    assert shares == {(8, 4): 4, (4, 2): 2, (16, 2): 8, (2,): 1, (8,): 2, (1,): 0.25, (): 1}
+    assert [cluster.gpus_each((1, 1), workers) for workers in (1, 2, 3)] == [1, 1, 0.5]
 
 
 @pytest.mark.parametrize(("ray", "workers"), [(None, 2), ("", 0)])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from mixlora.evaluation.jobs import ElementSet, EvaluationError, Job, Method, Sampling
-from mixlora.evaluation.store import VERSION, Comparison, Score, Store
+from mixlora.evaluation.store import VERSION, Comparison, Score, Store, seen_from
 
 SAMPLING = Sampling(30, 3.0, "euler", "normal", 64, 64)
 JOB = Job(
@@ -101,6 +101,38 @@ def test_scores_of_one_picture_are_kept_together_or_not_at_all(store):
     store.add_scores(JOB.key, "oracle", {("share", ""): 0.5})
     store.add_scores(JOB.key, "oracle", {("share", ""): 0.75})
     assert [score.value for score in store.scores()] == [0.75], "judged again"
+    store.add_scores(JOB.key, "oracle", {("all", ""): 1.0})
+    assert [(score.measure, score.value) for score in store.scores()] == [("all", 1.0)], "nothing else stays"
+
+
+def test_what_judges_said_of_a_picture_goes_when_it_is_painted_again(store):
+    other = replace(JOB, seed=JOB.seed + 1)
+    for job in (JOB, other):
+        store.add_picture(job, 1.0)
+        store.add_scores(job.key, "oracle", {("share", ""): 0.5})
+    store.add_comparisons([Comparison(JOB.key, other.key, "vlm:m", "quality", 3.0, 9.0)])
+    store.add_picture(JOB, 2.0)
+    assert [score.key for score in store.scores()] == [other.key] and store.comparisons() == []
+
+
+def test_a_file_on_another_drive_is_written_with_its_whole_path(tmp_path, monkeypatch):
+    assert seen_from(tmp_path / "reports", tmp_path / "pictures" / "a.png") == "../pictures/a.png"
+
+    def other_drive(path, start):
+        raise ValueError("path is on mount 'C:', start on mount 'D:'")
+
+    monkeypatch.setattr("os.path.relpath", other_drive)
+    assert seen_from(tmp_path / "reports", tmp_path / "a.png") == (tmp_path / "a.png").as_posix()
+
+
+def test_a_database_that_another_program_holds_is_not_called_a_strange_one(tmp_path, monkeypatch):
+    Store(tmp_path).close()
+    connect = sqlite3.connect
+    with connect(tmp_path / "results.sqlite", isolation_level=None) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr(sqlite3, "connect", lambda path, **options: connect(path, **options | {"timeout": 0}))
+        with pytest.raises(EvaluationError, match=r"cannot be used now \(database is locked\)"):
+            Store(tmp_path)
 
 
 def test_a_file_of_another_version_is_left_alone(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import socket
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 from mixlora.evaluation.jobs import EvaluationError
 from mixlora.evaluation.judges import clip
+from mixlora.evaluation.painting import Painted, png
+from mixlora.evaluation.runner import keep
 from PIL import Image
 
 open_clip = pytest.importorskip("open_clip")
@@ -33,8 +36,6 @@ TINY = {
 @pytest.fixture(scope="module", autouse=True)
 def architectures(tmp_path_factory):
     """open_clip knows "tiny", a CLIP of two layers, and "borrowed", which wants another library's tokenizer."""
-    import json
-
     folder = tmp_path_factory.mktemp("architectures")
     (folder / "tiny.json").write_text(json.dumps(TINY))
     borrowed = {**TINY, "text_cfg": {**TINY["text_cfg"], "hf_tokenizer_name": "somebody/tokenizer"}}
@@ -89,6 +90,28 @@ def test_scores_equal_a_computation_with_open_clip_alone(tmp_path, weights, tiny
     assert found["fidelity", ""] == pytest.approx(mean)
 
 
+def test_pictures_are_prepared_as_the_file_beside_the_weights_says(tmp_path, weights, tiny):
+    other = tmp_path / "open_clip_model.safetensors"
+    other.write_bytes(weights.read_bytes())
+    config = tmp_path / "open_clip_config.json"
+    said = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "shortest"}
+    config.write_text(json.dumps({"model_cfg": {}, "preprocess_cfg": {**said, "mode": "RGB"}}), "utf-8")
+    prepared = ClipModel("tiny", other)
+    picture = world.picture(world.jobs()[0])
+    network, _, prepare = open_clip.create_model_and_transforms(
+        "tiny", pretrained=str(weights), image_mean=(0.5,) * 3, image_std=(0.5,) * 3
+    )
+    with torch.no_grad():
+        seen = network.eval().encode_image(prepare(Image.fromarray(picture))[None])
+    expected = torch.nn.functional.normalize(seen, dim=-1).numpy()
+    np.testing.assert_allclose(prepared.pictures([picture]), expected, atol=1e-5)
+    assert not np.allclose(tiny.pictures([picture]), expected, atol=1e-3)
+    assert prepared.name.startswith(tiny.name + " "), "another judge"
+    config.write_text("{}", "utf-8")
+    with pytest.raises(EvaluationError, match=r"open_clip_config\.json: no preprocess_cfg"):
+        ClipModel("tiny", other)
+
+
 def test_a_text_that_points_away_scores_nothing():
     assert clip.clip_score(np.array([1.0, 0.0]), np.array([-0.6, 0.8])) == 0.0
     assert clip.clip_score(np.array([1.0, 0.0]), np.array([0.6, 0.8])) == pytest.approx(60.0)
@@ -135,6 +158,25 @@ def test_another_reference_changes_the_scores_without_another_look(tmp_path, tin
         assert after["fidelity", "tower"] != before["fidelity", "tower"] and after["text", ""] == before["text", ""]
         clip.judge(jobs, world.ELEMENTS, store, tiny, world.nothing)
         assert values(store, jobs[0].key) == before, "the same bits as at first"
+
+
+def test_a_picture_is_not_held_against_itself(tmp_path, tiny):
+    jobs = world.jobs(world.SINGLES)
+    with world.painted(tmp_path, jobs) as store:
+        assert clip.judge(jobs, world.ELEMENTS, store, tiny, world.nothing).notes == []
+        of = {(job.label, job.set.name): set(values(store, job.key)) for job in jobs}
+    assert of["merge", "ink"] == {("text", "")} and ("fidelity", "ink") in of["switch", "ink"]
+
+
+def test_a_picture_that_was_painted_anew_is_looked_at_anew(tmp_path, tiny):
+    jobs = world.jobs()
+    with world.painted(tmp_path, jobs) as store:
+        clip.judge(jobs, world.ELEMENTS, store, tiny, world.nothing)
+        for seen, new in ((jobs[1], 0), (world.jobs(world.SINGLES)[0], 1)):
+            keep(store, Painted(jobs[0], png(world.picture(seen)), 0.5))
+            assert values(store, jobs[0].key) == {}, "what was said of the former picture is gone"
+            assert clip.judge(jobs, world.ELEMENTS, store, tiny, world.nothing).judged == new, "pixels that are known"
+            assert values(store, jobs[0].key)
 
 
 def test_an_interrupted_look_goes_on_where_it_was(tmp_path, tiny, monkeypatch):

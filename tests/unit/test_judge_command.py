@@ -76,7 +76,7 @@ def test_a_model_is_asked_only_with_consent(judge, capsys):
         said = capsys.readouterr()
         assert (
             "4 requests; about" in said.out
-            and "price: about 0.01, at most 0.02" in said.out
+            and "price: about 0.01, at most 0.10" in said.out
             and "Give --yes" in said.err
         )
         assert not server.asked
@@ -145,6 +145,9 @@ def test_everything_wrong_with_the_options_is_told(judge, capsys, options, messa
 def test_rate_tells_what_is_wrong(plan, capsys):
     rate = ["rate", str(plan), "--results", str(plan.parent / "results"), "--port", "0", "--rater"]
     assert cli.main([*rate, " "]) == 1 and "--rater is empty" in capsys.readouterr().err
+    nowhere = plan.parent / "nowhere"
+    assert cli.main(["rate", str(plan), "--results", str(nowhere), "--rater", "Ann"]) == 1
+    assert "holds no results" in capsys.readouterr().err and not nowhere.exists()
     assert cli.main([*rate, "Ann", "--methods", "plain,fancy"]) == 1
     assert "'fancy' is no method of the plan; expected some of LoRA Switch, plain" in capsys.readouterr().err
     (plan.parent / "results" / "ratings.json").write_text("{}")

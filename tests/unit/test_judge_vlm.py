@@ -13,7 +13,7 @@ import pytest
 from mixlora.evaluation.jobs import EvaluationError
 from mixlora.evaluation.judges import vlm
 from mixlora.evaluation.judges.client import Client, Endpoint
-from mixlora.evaluation.judges.estimate import estimate
+from mixlora.evaluation.judges.estimate import Request, estimate
 from mixlora.evaluation.judges.rubric import question
 from mixlora.evaluation.store import Store
 
@@ -136,11 +136,19 @@ def test_a_request_that_is_refused_stops_no_other_and_is_asked_next_time(tmp_pat
 
 
 def test_a_server_that_refuses_everything_is_not_asked_everything(tmp_path):
-    jobs = world.jobs(labels=("merge", "switch", "composite"))
+    sets = [replace(one, name=f"{number} {one.name}") for number in range(4) for one in world.SETS]
+    jobs = world.jobs(sets, ("merge", "switch", "composite"))
     with world.painted(tmp_path, jobs) as store:
-        with pytest.raises(EvaluationError, match=r"5 requests in a row were refused: .*unknown field"):
+        with pytest.raises(EvaluationError, match=r"about 5 sets in a row were refused: .*unknown field"):
             judged(store, lambda *_: failure(400, "unknown field"), jobs)
-        assert len(judged.asked) == vlm.PATIENCE
+        assert len(judged.asked) == 4 * (vlm.PATIENCE - 1) + 1
+
+
+def test_a_set_that_a_server_refuses_to_look_at_keeps_nobody_from_the_others(tmp_path):
+    jobs = world.jobs(labels=("merge", "switch", "composite", "none"))
+    with world.painted(tmp_path, jobs) as store:
+        outcome, _ = judged(store, lambda number, _: failure(400, "no") if number < 6 else Reply(good()), jobs)
+        assert (outcome.judged, len(outcome.failed)) == (6, 6)
 
 
 def test_several_requests_at_a_time(tmp_path):
@@ -218,9 +226,10 @@ def test_an_estimate_counts_what_is_pending(tmp_path):
         known = docket.estimate(price_in=2.0, price_out=10.0)
         text = sum(-(-len(showing.text) // 4) for showing in showings)
         assert (known.requests, known.input_tokens) == (4, text + 8 * (85 + 170))
-        assert (known.typical_output, known.most_output) == (4 * 400, 4 * 1000)
+        assert (known.typical_output, known.most_output) == (4 * 400, 3 * 4 * 1000), "malformed twice"
         typical = (known.input_tokens * 2 + 1600 * 10) / 1e6
-        assert f"about {typical:.2f}, at most {(known.input_tokens * 2 + 4000 * 10) / 1e6:.2f}" in str(known)
+        assert f"about {typical:.2f}, at most {3 * (known.input_tokens * 2 + 4000 * 10) / 1e6:.2f}" in str(known)
+        assert docket.estimate(picture=3000).input_tokens == text + 8 * 3000
         judged(store, lambda *_: Reply(good()), max_tokens=1000)
         assert vlm.Docket(showings, store, Endpoint("eyes", max_tokens=1000), 3).estimate().requests == 0
-    assert "price" not in str(estimate([("text", [(1, 1)])], 10))
+    assert "price" not in str(estimate([Request("text", [(1, 1)])], 10))
