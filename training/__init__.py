@@ -22,7 +22,8 @@ How the room is divided; imports run downwards only:
     router.py      routers in training                                         (pure torch)
     router_experts.py  LoRA files as a router's experts; the router file
     map_router.py  which expert serves which region, as a picture: router_map.py
-    cli.py         the order of work; exit codes
+    cli.py         the order of work
+    ending.py      how a call ends: exit codes, advice, what is said last
     options.py     command line and TOML file -> Job
     run_folder.py  where a run's files lie; the lock against a second run
     between.py     what happens between steps: validation, sample pictures, files on the way, curves
@@ -54,7 +55,7 @@ How the room is divided; imports run downwards only:
     targets.py     which layers and blocks are adapted                         (pure torch)
     draw.py        what micro-batch number k is: pictures, timesteps, noise    (pure torch)
     samples.py     latents, contexts, which belongs to which; batches          (pure torch)
-    files.py       hashes of tensors; bytes and atomic writing, from the core  (pure torch)
+    files.py       hashes and copies of tensors; bytes, atomic writing, from the core  (pure torch)
     settings.py    every option, its range and its help                        (standard library)
 
 Three decisions carry the rest. All that is trained is one flat vector, so the optimizer, the norm, the finite check,

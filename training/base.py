@@ -140,6 +140,9 @@ def load_base(path: Path, dtype: str = "auto") -> tuple[Base, Any, Any]:
     if missing:
         raise TrainingError(f"{path}: holds no {' and no '.join(missing)}; give a complete checkpoint.")
     base = Base.from_comfy(patcher, name=path.stem, sha256=hashes.of_file(path)[0], legacy_hash=_legacy_hash(path))
+    # Where ComfyUI would rather compute in another format than that of the weights, it casts each layer's as they are
+    # used. An adapted layer does not, so what it is given for a sample picture must be in the weights' own format.
+    base.model.manual_cast_dtype = None
     return base, clip, vae
 
 

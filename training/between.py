@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from .curves import write_curves
@@ -14,7 +13,7 @@ from .display import Display
 from .export import Exported
 from .lora import LoRA
 from .run_folder import RunFolder
-from .settings import RunSettings, TrainingError
+from .settings import RunSettings
 from .validation import Result, Validation
 from .watching import Running
 
@@ -41,12 +40,15 @@ class Between:
         """`export` writes a LoRA that has seen so many steps."""
         self._folder, self._settings, self._display, self._stop, self._export = folder, settings, display, stop, export
         self._validation, self._pictures, self._board = validation, pictures, board
-        self._losses: list[float] | None = None
+        self._run: Running | None = None
+        self._fresh = False
 
     def __call__(self, run: Running) -> None:
         """Does what is due. If asked to stop, leaves it to the resumed run, which calls this with the same step."""
-        if self._losses is None:
+        if self._run is None:
             self._begin(run)
+        if self._fresh and run.step == 1:  # not before there is a step that could replace them
+            self._set_aside()
         if self._stop():
             return
         step, last = run.step, run.settings.steps
@@ -79,9 +81,18 @@ class Between:
 
     def draw(self) -> None:
         """Writes the curves, if there is a step to show."""
-        if self._losses:
+        if self._run and self._run.step:
             with self._warning("curves"):
-                write_curves(self._folder.path, self._folder.output.stem, self._losses, self.results())
+                write_curves(self._folder.path, self._folder.output.stem, self._run.losses, self.results())
+
+    def rescue(self) -> Path | None:
+        """Writes the adapter of a run that cannot go on, after its last whole step; None if there is no such file."""
+        run = self._run
+        if not run or not run.step:
+            return None
+        path = self._folder.after(run.step)
+        self._write(run, path)
+        return path if path.exists() else None
 
     def close(self) -> None:
         """Ends the display and writes what is left."""
@@ -90,18 +101,20 @@ class Between:
             self._board.close()
 
     def _begin(self, run: Running) -> None:
-        self._losses = run.losses
+        self._run, self._fresh = run, run.step == 0
         if run.step:
             self._display.say(f"continuing after step {run.step} of {run.settings.steps}")
-        else:
-            if self._pictures:
-                self._pictures.clear()
-            if earlier := self._folder.on_the_way():
-                names = ", ".join(path.name for path in earlier)
-                self._display.warn(f"WARNING: of an earlier run, until this one replaces them: {names}")
+        elif self._pictures:
+            self._pictures.clear()
         if self._board:
             self._board.begin(run.step)
         self._display.begin(run.losses, run.settings.steps, run.base.device)
+
+    def _set_aside(self) -> None:
+        with self._warning("former adapters as NAME.previous"):
+            if earlier := self._folder.set_aside():
+                names = ", ".join(path.name for path in earlier)
+                self._display.say(f"of an earlier run, kept as .previous: {names}")
 
     def _validate(self, run: Running) -> bool:
         validation = self._validation
@@ -146,7 +159,8 @@ class _Warning:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, (OSError, TrainingError, torch.cuda.OutOfMemoryError)):
+        if not isinstance(error, Exception):
             return False
-        self._display.warn(f"WARNING: {self._what} not written ({error}); training goes on.")
+        reason = str(error) or type(error).__name__
+        self._display.warn(f"WARNING: {self._what} not written ({reason}); training goes on.")
         return True

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from .files import digest, raw_bytes, serialise, write_atomically
+from .files import digest, raw_bytes, read_copy, serialise, write_atomically
 from .settings import TrainingError
 
 
@@ -86,12 +86,10 @@ def fingerprint(module: nn.Module, without: Collection[str] = ()) -> str:
 
 def _load(path: Path, key: str) -> dict[str, Tensor]:
     """The tensors in a file. Raises FileNotFoundError, and OSError or ValueError where it is not whole or not this."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        about, tensors = read_copy(path)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
     if about.get("key") != key or about.get("sha256") != _checksum(tensors):

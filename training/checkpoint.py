@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
-from .files import digest, previous, serialise, write_atomically
+from .files import digest, previous, read_copy, serialise, write_atomically
 from .settings import TrainingError
 
 _FORMAT = "mixlora-training-state-1"
 _MEANS = {
     "base": " (SHA-256 of the checkpoint)",
-    "samples": " (SHA-256 of pictures, captions and repeats, without what is held out for validation)",
+    "samples": " (SHA-256 of pictures, captions, clip_skip and repeats, without what is held out for validation)",
 }
 
 
@@ -32,7 +32,7 @@ class State:
 
     step: int
     tensors: dict[str, Tensor]
-    """``flat``, ``exp_avg``, ``exp_avg_sq``, ``losses`` (one per step so far), perhaps ``ema``; fp32, on the CPU.
+    """``flat``, the optimizer's, ``losses`` (one per step so far), perhaps ``ema`` and ``loss_scale``; on the CPU.
 
     And what the run's watch keeps, see `Watch.tensors`."""
     recipe: dict[str, Any]
@@ -54,12 +54,10 @@ class State:
 
         Raises CorruptStateError for a file that is none, TrainingError that lists what differs for another run's.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
         try:
-            with safe_open(path, "pt") as file:
-                about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            about, tensors = read_copy(path)
         except (SafetensorError, OSError) as error:
             raise CorruptStateError(f"{path}: not a readable training state ({error}).") from error
         if about.get("format") != _FORMAT:

@@ -1,54 +1,31 @@
-"""The trainer's command line: the order of work, and the exit code."""
+"""The trainer's command line: the order of work."""
 
 from __future__ import annotations
 
 import datetime
 import os
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import standalone
+from .ending import conclude, exit_code, memory_advice, seen_off
 from .options import Job, parse, read_prompts
 from .run_folder import RunFolder
 from .settings import TrainingError
 
 if TYPE_CHECKING:
-    from .between import Between
-    from .checkpoint import Autosave
     from .display import Display
     from .distribution import World
     from .samples import Samples
-    from .stopping import Stop
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the trainer and returns the exit code; `options` lists them for the user."""
     return exit_code(lambda: run(parse(arguments)))
-
-
-def exit_code(work: Callable[[], int]) -> int:
-    """What `work` answers, or, where it fails, the exit code of that failure, which is printed."""
-    try:
-        return work()
-    except TrainingError as error:
-        print(f"error{_of_process()}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error{_of_process()}: {error}", file=sys.stderr)
-        return 1
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's; importing torch here would slow down --help
-            raise
-        print(f"error: {error}\nLower --batch (and raise --accumulate as much), or --resolution.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
 
 
 def run(job: Job) -> int:
@@ -64,7 +41,8 @@ def run(job: Job) -> int:
         if world.main:
             check_output(job, folder)
         start_comfy(job.device, world)
-        return _train(job, folder, prompts, began, world)
+        with memory_advice(job.settings, folder):
+            return _train(job, folder, prompts, began, world)
 
 
 def _train(job: Job, folder: RunFolder, prompts: list[str], began: float, world: World) -> int:
@@ -79,7 +57,7 @@ def _train(job: Job, folder: RunFolder, prompts: list[str], began: float, world:
     from .checkpoint import Autosave
     from .dataset import find_pictures
     from .display import Display
-    from .encoding import encode
+    from .encoding import encode, skipping
     from .export import export
     from .loop import train
     from .metadata import describe
@@ -92,6 +70,7 @@ def _train(job: Job, folder: RunFolder, prompts: list[str], began: float, world:
     display.say(str(data))
     base, clip, vae = load_base(job.base, settings.dtype)
     sdxl = base.family == "sdxl"
+    clip = skipping(clip, settings.clip_skip, sdxl=sdxl)
     if sdxl and settings.resolution < 768:
         display.warn(f"WARNING: SDXL paints about 1024 x 1024 pixels; --resolution is {settings.resolution}.")
     with world.main_first():  # what it caches, the others find
@@ -117,40 +96,15 @@ def _train(job: Job, folder: RunFolder, prompts: list[str], began: float, world:
         about = describe(base, samples, settings, title=path.stem, steps=steps, date=date)
         return export(lora, path, base.model, about, keep_previous=path == folder.output)
 
-    autosave = Autosave(folder.state, job.run.save_every, job.run.save_minutes, job.resume, display.warn)
-    with Stop(job.run.max_minutes, began) as stop:
+    autosave = Autosave(folder.state, job.run.save_every, job.run.save_minutes, job.goes_on, display.warn)
+    with Stop(job.run.max_minutes, began, at_once=job.finish) as stop:
         watch = Between(folder, job.run, display, stop, write, held_out, painter, board)
-        try:
+        with seen_off(watch):
             trained = train(
                 base, samples, settings, autosave=autosave, on_step=watch.on_step, watch=watch, stop=stop, world=world
             )
-        finally:
-            watch.close()
-            watch.draw()
     save = partial(write, trained.lora, folder.output, trained.steps)
-    return conclude(trained, stop, settings.steps, world, folder, display, watch, autosave, save)
-
-
-def conclude(
-    trained: Any, stop: Stop, steps: int, world: World, folder: RunFolder, display: Display, watch: Any,
-    autosave: Autosave, save: Callable[[], Any],
-) -> int:  # fmt: skip
-    """Says how a run ended and, where it is finished, saves what it trained; the exit code."""
-    if not trained.finished:
-        reason, code = (stop.reason, stop.exit_code) if stop() else ("so was another process", 130)
-        display.say(
-            f"stopped after step {trained.steps} of {steps} ({reason}); saved in {folder.path}. --resume continues."
-        )
-        return code
-    if not world.main:
-        return 0
-    try:
-        display.say(str(save()))
-    except OSError as error:
-        raise OSError(f"{error}. The trained run stays in {folder.path}: make room, then give --resume.") from error
-    autosave.remove()
-    sum_up(watch, folder, display)
-    return 0
+    return conclude(trained, job, stop, world, folder, display, watch, autosave, save)
 
 
 def split(job: Job, everything: Samples, display: Display) -> tuple[Samples, Any]:
@@ -171,20 +125,6 @@ def split(job: Job, everything: Samples, display: Display) -> tuple[Samples, Any
     return everything.subset(rest), Validation(everything.subset(held), job.run.validate_every)
 
 
-def sum_up(watch: Between, folder: RunFolder, display: Display) -> None:
-    """Says which adapter was the best, and where to look."""
-    from .validation import percent
-
-    results = watch.results()
-    best = next((result for result in reversed(results) if result.is_best), None)
-    if best and best is results[-1]:
-        display.say(f"its last validation was the best: loss {percent(best)}")
-    elif best:
-        kept = f"it is in {folder.best}" if folder.best.exists() else "--keep-best would keep it"
-        display.say(f"its best validation was after step {best.step}: loss {percent(best)}; {kept}")
-    display.say(f"curves: {folder.path / 'curves.png'}")
-
-
 def check_output(job: Job, folder: RunFolder) -> None:
     """Everything that would make the end of a long run fail, found before its start."""
     from .checkpoint import Autosave
@@ -194,8 +134,13 @@ def check_output(job: Job, folder: RunFolder) -> None:
     if existing and not job.overwrite:
         names = ", ".join(map(str, existing))
         raise TrainingError(f"Existing: {names}; give --overwrite to replace, or another --output.")
-    if unfinished and not job.resume:
-        raise TrainingError(f"{folder.path} holds an unfinished run; give --resume to continue it, or delete it.")
+    if unfinished and not job.goes_on:
+        raise TrainingError(
+            f"{folder.path} holds an unfinished run; give --resume to continue it, --finish to make a file of it as it "
+            "is, or delete it."
+        )
+    if job.finish and not unfinished:
+        raise TrainingError(f"--finish: {folder.path} holds no unfinished run; leave it out.")
 
 
 def start_comfy(device: str, world: World) -> None:
@@ -218,9 +163,3 @@ def now() -> str:
     utc = datetime.timezone.utc
     moment = datetime.datetime.fromtimestamp(int(epoch), utc) if epoch else datetime.datetime.now(utc)
     return moment.isoformat(timespec="seconds")
-
-
-def _of_process() -> str:
-    """For error messages: which of several processes this is."""
-    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    return f" in process {rank} of {size}" if size != "1" else ""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import buckets
 from .captions import orders, with_trigger
-from .pictures import Look, PictureError, look
+from .pictures import Look, look_at_all
 from .settings import TrainingError, TrainSettings
 from .sources import Listing, folder_repeats, list_folder
 
@@ -43,6 +41,8 @@ class Dataset:
     """How many of the captions need so many chunks of 75 tokens."""
     passed_over: list[Path]
     """Files in the folder that are neither pictures nor captions."""
+    remarks: list[str] = field(default_factory=list)
+    """What is no error, but may not be meant."""
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -71,18 +71,19 @@ class Dataset:
         if self.passed_over:
             endings = Counter(path.suffix or path.name for path in self.passed_over)
             yield "neither pictures nor captions, not used: " + ", ".join(f"{n} {name}" for name, n in endings.items())
+        yield from self.remarks
 
 
 def find_pictures(folder: Path, settings: TrainSettings, chunks: Callable[[str], int]) -> Dataset:
     """Every picture in `folder` and below, each fully decoded once; hidden files are not looked at.
 
     `chunks` says how many chunks of 75 tokens the text encoder needs for a caption. Raises TrainingError that lists all
-    problems: pictures unreadable, too small or there twice; captions missing, empty, double or too long; caption files
-    without a picture; lines of metadata.jsonl that say nothing; pictures in formats that are not read.
+    problems: pictures unreadable, too small or there twice; captions missing (where there are no trigger words to stand
+    in), empty, double or too long; lines of metadata.jsonl that say nothing; pictures in formats that are not read.
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder}: expected a folder of pictures and captions.")
-    listing = list_folder(folder)
+    listing = list_folder(folder, settings.trigger)
     looks = _look_at_all(listing)
     captions = {path: with_trigger(text, settings.trigger) for path, text in listing.captions.items() if text}
     needed = {path: chunks(caption) for path, caption in captions.items()}
@@ -92,12 +93,14 @@ def find_pictures(folder: Path, settings: TrainSettings, chunks: Callable[[str],
         *_too_small(looks, settings),
         *_too_long(captions, needed, settings.caption_chunks),
     ]
+    remarks = list(_remarks(listing, looks))
     if problems:
         problems.sort(key=lambda problem: problem[0])
-        lines = "\n".join(f"  {path.relative_to(folder)}: {problem}" for path, problem in problems)
-        raise TrainingError(f"{folder} cannot be trained on, {len(problems)} problem(s):\n{lines}")
+        lines = [f"{path.relative_to(folder)}: {problem}" for path, problem in problems]
+        found = "\n".join(f"  {line}" for line in (*lines, *remarks))
+        raise TrainingError(f"{folder} cannot be trained on, {len(problems)} problem(s):\n{found}")
     pictures = [_picture(path, looks[path], listing.captions[path], folder, settings) for path in listing.pictures]
-    return Dataset(folder, pictures, Counter(needed.values()), listing.passed_over)
+    return Dataset(folder, pictures, Counter(needed.values()), listing.passed_over, remarks)
 
 
 def _picture(path: Path, seen: Look, caption: str, folder: Path, settings: TrainSettings) -> Picture:
@@ -114,21 +117,25 @@ def _picture(path: Path, seen: Look, caption: str, folder: Path, settings: Train
 
 def _look_at_all(listing: Listing) -> dict[Path, Look]:
     """Decodes all pictures; those that cannot be used become problems."""
-
-    def attempt(path: Path) -> Look | PictureError:
-        try:
-            return look(path)
-        except PictureError as error:
-            return error
-
     looks: dict[Path, Look] = {}
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes outside Python's lock
-        for path, result in zip(listing.pictures, pool.map(attempt, listing.pictures), strict=True):
-            if isinstance(result, Look):
-                looks[path] = result
-            else:
-                listing.problems.append((path, str(result)))
+    for path, result in zip(listing.pictures, look_at_all(listing.pictures), strict=True):
+        if isinstance(result, Look):
+            looks[path] = result
+        else:
+            listing.problems.append((path, str(result)))
     return looks
+
+
+def _remarks(listing: Listing, looks: dict[Path, Look]) -> Iterator[str]:
+    odd = [path for path, seen in looks.items() if seen.odd_profile]
+    for paths, what in (
+        (listing.uncaptioned, "without a caption, trained with the trigger words alone"),
+        (listing.lone_captions, "caption files without a picture of their name, not used"),
+        (odd, "with a colour profile that cannot be used, taken for sRGB"),
+    ):
+        if paths:
+            names = ", ".join(str(path.relative_to(listing.folder)) for path in paths[:5])
+            yield f"WARNING: {len(paths)} {what}: {names}{', ...' if len(paths) > 5 else ''}"
 
 
 def _twice(listing: Listing, looks: dict[Path, Look]) -> Iterator[tuple[Path, str]]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .. import standalone
+from .ending import show_all_letters
 
 if TYPE_CHECKING:
     from ..mixlora_core.description import Description
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument("--json", action="store_true", help="a JSON list with everything, for machines")
     given = parser.parse_args(arguments)
+    show_all_letters()
     try:
         standalone.import_comfy(cpu=True)
     except FileNotFoundError as error:
@@ -98,7 +100,13 @@ def _row(label: str, text: str) -> str:
 
 
 def _readers(found: Description) -> Iterable[str]:
+    from ..mixlora_core.files import layouts
+
+    lost = layouts.a1111_losses(found.summary.modules, found.summary.base.kind if found.summary.base else None)
     for program, why in found.objections.items():
+        if lost and program == layouts.A1111 and not why:
+            yield f"{program}: in part: A1111 leaves out {', '.join(lost)}; Forge reads all"
+            continue
         matched = f" ({found.matched} of {len(found.summary.modules)} modules)" if program == "ComfyUI" else ""
         answer = "in part" if matched and found.matched else "no"
         if matched and found.matched is None:

@@ -21,7 +21,7 @@ from .settings import TrainingError
 Progress = Callable[[str, int], Callable[[int], None]]
 """(what, how many) -> a function to be told how many are done."""
 
-_VERSION = 1
+_VERSIONS = {"latent": 2, "text": 1}
 """Of what is done to pixels and captions before they are encoded; raised, it makes every cached encoding anew."""
 
 _UNUSED = ("clip_l.transformer.text_projection.weight",)
@@ -67,6 +67,23 @@ def encode(
     )  # fmt: skip
 
 
+def skipping(clip: Any, clip_skip: int, *, sdxl: bool) -> Any:
+    """ComfyUI's text encoder, reading its layer number `clip_skip` from the last, as "CLIP Set Last Layer" sets it.
+
+    Raises TrainingError for SDXL with another number than 1, which leaves an encoder as it is.
+    """
+    if clip_skip == 1:
+        return clip
+    if sdxl:
+        raise TrainingError(
+            f"clip_skip: SDXL was made to read the last layer but one of both its text encoders, and always is given "
+            f"that; found {clip_skip}, leave it out."
+        )
+    clip = clip.clone()
+    clip.clip_layer(-clip_skip)
+    return clip
+
+
 class _Latents:
     """Latents in the VAE's own scale: [channels, h, w]."""
 
@@ -93,6 +110,8 @@ class _Texts:
     def __init__(self, clip: Any, cache: Cache | None, *, pooled: bool) -> None:
         self._clip, self._cache, self._names = clip, cache, ("context", "pooled")[: 1 + pooled]
         self._weights = fingerprint(clip.cond_stage_model, _UNUSED) if cache else ""
+        layer = getattr(clip, "layer_idx", None)
+        self._layer = {} if layer is None else {"layer": layer}
 
     def __call__(self, captions: Sequence[str], on_caption: Callable[[int], None]) -> tuple[Tensor, Tensor | None]:
         """All in as many chunks as the longest needs: shorter ones are repeated, see `repeated`."""
@@ -110,7 +129,7 @@ class _Texts:
                 found = self._clip.encode_from_tokens(tokenize(self._clip, caption), return_pooled=True)
             return {name: one[0].float().cpu() for name, one in zip(self._names, found, strict=False)}
 
-        key = {"caption": caption, "text encoder": self._weights, "kinds": self._names}
+        key = {"caption": caption, "text encoder": self._weights, "kinds": self._names, **self._layer}
         return _kept(self._cache, "text", key, make)
 
 
@@ -126,4 +145,4 @@ def repeated(context: Tensor, tokens: int) -> Tensor:
 def _kept(
     cache: Cache | None, kind: str, key: dict[str, object], make: Callable[[], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    return cache.fetch(kind, {**key, "version": _VERSION}, make) if cache else make()
+    return cache.fetch(kind, {**key, "version": _VERSIONS[kind]}, make) if cache else make()

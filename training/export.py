@@ -2,7 +2,8 @@
 
 Of the dozen layouts in use only this one loads everywhere: ``lora_unet_<diffusers path with _ for .>`` with
 ``.lora_down.weight``, ``.lora_up.weight`` and ``.alpha``. Nothing else may be in the file: diffusers refuses one with a
-stray tensor.
+stray tensor. One layer is lost in one place: A1111 (not Forge) leaves out SDXL's first upsampling convolution, which
+only targets with "conv" adapt; see `layouts.a1111_losses`. No other name would do, as diffusers knows it by this.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..mixlora_core.errors import AdapterError
+from .ending import show_all_letters
 from .settings import TrainingError
 
 _DESCRIPTION = """\
@@ -61,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fits a mix and returns the exit code."""
     given = parser().parse_args(arguments)
+    show_all_letters()
     try:
         run(given)
     except (TrainingError, AdapterError) as error:

@@ -63,12 +63,12 @@ def train(
     """Trains a LoRA on `samples`, for the layers of the base that the settings name.
 
     Where the base lies and in which format it computes is the caller's choice; the samples move to it. With `autosave`
-    the state is written as it says, and also when `stop` answers true (asked before each batch) or anything fails; a
-    run resumed from it is the uninterrupted run, on a CPU to the last bit. The finished run's state stays for the
-    caller to remove. `watch` is called between steps, see Watch. Of several processes (`world`), each of which calls
-    this with the same base, samples and settings, only the main one saves and reports. `make_run` makes a Run that
-    trains something else than a LoRA. Raises NonFiniteLossError, TrainingError for another run's state, OSError where a
-    stopped run cannot be written.
+    the state is written as it says, and after the first step also when `stop` answers true (asked before each batch) or
+    anything fails; a run resumed from it is the uninterrupted run, on a CPU to the last bit. The finished run's state
+    stays for the caller to remove. `watch` is called between steps, see Watch. Of several processes (`world`), each of
+    which calls this with the same base, samples and settings, only the main one saves and reports. `make_run` makes a
+    Run that trains something else than a LoRA. Raises NonFiniteLossError, TrainingError for another run's state,
+    OSError where a stopped run cannot be written.
     """
     run = make_run(base, samples, settings, world := world or World())
     if not world.main:
@@ -82,7 +82,7 @@ def train(
     first, seconds, progress = run.step, 0.0, None
 
     def save(write: Callable[[State], None] | None) -> None:
-        if write:
+        if write and run.step:  # before the first step there is nothing to lose, and the next attempt is free
             write(run.state(watch.tensors() if watch else {}))
 
     with run.lora.attached(base.unet):

@@ -82,6 +82,8 @@ def describe(
         "modelspec.resolution": f"{width}x{height}",
         "modelspec.prediction_type": {"epsilon": "epsilon", "v_prediction": "v"}[base.prediction],
     }
+    if settings.clip_skip != 1:
+        about["ss_clip_skip"] = settings.clip_skip
     if settings.trigger:
         about["modelspec.trigger_phrase"] = settings.trigger
         about["modelspec.usage_hint"] = f"Write “{settings.trigger}” into the prompt."

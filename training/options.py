@@ -23,9 +23,9 @@ Options may also stand in a TOML file, named as the flags: steps = 800,
 save-every = 100. Flags win over the file. (Python 3.10 needs the package
 tomli for it.)
 
-Ctrl-C saves the run, and --resume continues it. All that is not the LoRA
-itself (saved run, curves, sample pictures) is in the folder NAME.run beside
-NAME.safetensors.
+Ctrl-C saves the run, --resume continues it, --finish makes a LoRA file of it as
+it is. All that is not the LoRA itself (saved run, curves, sample pictures) is
+in the folder NAME.run beside NAME.safetensors.
 """
 _EXIT_CODES = """\
 exit codes: 0 done; 1 the system failed (disk, memory); 2 something to correct;
@@ -39,9 +39,10 @@ _PATHS = {
 _CALL = {
     "device": (str, "auto (ComfyUI's choice), cpu, cuda or cuda:N (default: auto)"),
     "resume": (bool, "continue the output's unfinished run, if there is one"),
+    "finish": (bool, "end the output's unfinished run here: write its adapter as it is, and keep nothing to continue"),
     "cache": (str, "folder that keeps encoded pictures and captions for further runs (default: mixlora-cache beside "
                    "the output)"),
-    "overwrite": (bool, "replace an existing LoRA file; it is kept as NAME.safetensors.previous"),
+    "overwrite": (bool, "replace existing LoRA files of that name; each is kept, as NAME.safetensors.previous"),
 }  # fmt: skip
 
 
@@ -57,7 +58,13 @@ class Job:
     cache: Path
     device: str = "auto"
     resume: bool = False
+    finish: bool = False
     overwrite: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it takes up an unfinished run."""
+        return self.resume or self.finish
 
 
 def parse(arguments: Sequence[str] | None = None) -> Job:

@@ -1,4 +1,4 @@
-"""The command line of train_router.py: the order of work, and the exit code."""
+"""The command line of train_router.py: the order of work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli import check_output, conclude, exit_code, now, split, start_comfy
+from .cli import check_output, now, split, start_comfy
+from .ending import conclude, exit_code, memory_advice, seen_off
 from .router_options import RouterJob, parse
 from .run_folder import RunFolder
 from .settings import TrainingError
@@ -39,7 +40,8 @@ def run(job: RouterJob) -> int:
         if world.main:
             check_output(job, folder)
         start_comfy(job.device, world)
-        return _train(job, folder, began, world)
+        with memory_advice(job.settings, folder):
+            return _train(job, folder, began, world)
 
 
 def _train(job: RouterJob, folder: RunFolder, began: float, world: World) -> int:
@@ -49,7 +51,7 @@ def _train(job: RouterJob, folder: RunFolder, began: float, world: World) -> int
     from .cache import Cache
     from .checkpoint import Autosave
     from .display import Display
-    from .encoding import encode
+    from .encoding import encode, skipping
     from .metadata import describe
     from .router import train_router
     from .router_experts import export_router, load_experts
@@ -58,12 +60,14 @@ def _train(job: RouterJob, folder: RunFolder, began: float, world: World) -> int
     settings, display, date, cache = job.settings, Display(), now(), Cache(job.cache)
     base, clip, vae = load_base(job.base, settings.dtype)
     loaded = load_experts(job.experts, base)
+    sdxl = base.family == "sdxl"
+    clip = skipping(clip, settings.clip_skip, sdxl=sdxl)
     _introduce(loaded, display)
     pictures = _pictures(job, loaded, display)
     with world.main_first():  # what it caches, the others find
         everything = encode(
-            pictures, clip, vae, base.model.process_latent_in, flip=settings.flip, sdxl=base.family == "sdxl",
-            cache=cache, progress=display.count,
+            pictures, clip, vae, base.model.process_latent_in, flip=settings.flip, sdxl=sdxl, cache=cache,
+            progress=display.count,
         )  # fmt: skip
     display.say(str(cache))
     del clip, vae
@@ -82,19 +86,16 @@ def _train(job: RouterJob, folder: RunFolder, began: float, world: World) -> int
         keep = path == folder.output
         return export_router(routers, loaded, job.router, path, base, about, keep_previous=keep)
 
-    autosave = Autosave(folder.state, job.run.save_every, job.run.save_minutes, job.resume, display.warn)
-    with Stop(job.run.max_minutes, began) as stop:
+    autosave = Autosave(folder.state, job.run.save_every, job.run.save_minutes, job.goes_on, display.warn)
+    with Stop(job.run.max_minutes, began, at_once=job.finish) as stop:
         watch = Between(folder, job.run, display, stop, write, held_out)
-        try:
+        with seen_off(watch):
             trained = train_router(
                 base, samples, settings, job.router, loaded,
                 autosave=autosave, on_step=watch.on_step, watch=watch, stop=stop, world=world,
             )  # fmt: skip
-        finally:
-            watch.close()
-            watch.draw()
     save = partial(write, trained.lora, folder.output, trained.steps)
-    return conclude(trained, stop, settings.steps, world, folder, display, watch, autosave, save)
+    return conclude(trained, job, stop, world, folder, display, watch, autosave, save)
 
 
 def _introduce(loaded: Sequence[Loaded], display: Display) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .cli import exit_code, start_comfy
+from .cli import start_comfy
+from .ending import exit_code
 from .settings import TrainingError
 
 

@@ -22,7 +22,7 @@ Data are the folders of captioned pictures that the LoRAs were trained on. With
 as many folders as LoRAs, in the same order, each folder's captions get the
 trigger words of its LoRA where they lack them.
 
-Ctrl-C saves the run, and --resume continues it.
+Ctrl-C saves the run, --resume continues it, --finish writes it as it is.
 """
 _EXIT_CODES = """\
 exit codes: 0 done; 1 the system failed (disk, memory); 2 something to correct;
@@ -39,7 +39,8 @@ _CALL = {
     "device": "auto (ComfyUI's choice), cpu, cuda or cuda:N (default: auto)",
     "cache": "folder that keeps encoded pictures and captions (default: mixlora-cache beside the output)",
     "resume": "continue the output's unfinished run, if there is one",
-    "overwrite": "replace an existing file; it is kept as NAME.safetensors.previous",
+    "finish": "end the output's unfinished run here: write what it has trained, and keep nothing to continue",
+    "overwrite": "replace existing files of that name; each is kept, as NAME.safetensors.previous",
 }
 _NOT_OF_ROUTERS = ("targets", "blocks", "rank", "alpha")
 _OF_RUNS = ("save_every", "save_minutes", "max_minutes", "export_every", "keep_best", "validation", "validate_every")
@@ -92,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
         files.add_argument(f"--{name}", metavar="PATH", required=True, help=text, **more)
     call = command.add_argument_group("this call")
     for name, text in _CALL.items():
-        flag = name in ("resume", "overwrite")
+        flag = name in ("resume", "finish", "overwrite")
         more = (
             {"action": argparse.BooleanOptionalAction} if flag else {"metavar": "PATH" if name == "cache" else "NAME"}
         )

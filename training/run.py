@@ -95,8 +95,23 @@ class Run:
     def gradient(self, stop: Callable[[], bool]) -> tuple[list[float], float] | None:
         """Adds up the step's gradient, of all processes, in ``lora.gradient``. None if any was asked to stop.
 
-        Returns the samples' losses and the gradient's norm: the only numbers of a step that the host waits for.
+        Returns the samples' losses and the gradient's norm. Raises NonFiniteLossError; but a gradient that fp16 has no
+        room for is computed again with half the loss scale, until that is 1.
         """
+        while found := self._scaled_gradient(stop):
+            if self._overflowed(*found):
+                self.loss_scale /= 2
+                continue
+            self._check_finite(*found)
+            return found
+        return None
+
+    def _overflowed(self, losses: list[float], norm: float) -> bool:
+        """Whether a smaller loss scale may help. All processes see the same numbers, and so agree."""
+        return self.loss_scale > 1 and not math.isfinite(norm) and all(map(math.isfinite, losses))
+
+    def _scaled_gradient(self, stop: Callable[[], bool]) -> tuple[list[float], float] | None:
+        """One attempt at the gradient; its losses and its norm are all of a step that the host waits for."""
         settings, world = self.settings, self.world
         report = torch.zeros(settings.global_batch + 2, device=self.base.device)  # losses, stopped, failed
         self._total.zero_()
@@ -117,10 +132,7 @@ class Run:
         *losses, stopped, failed, norm = torch.cat([report, norm[None]]).tolist()
         if failed:
             raise TrainingError(f"Another process failed in step {self.step + 1}; its own message says why.")
-        if stopped:
-            return None
-        self._check_finite(losses, norm)
-        return losses, norm
+        return None if stopped else (losses, norm)
 
     @contextmanager
     def telling_others(self) -> Iterator[None]:
@@ -152,6 +164,8 @@ class Run:
         tensors = {"flat": self.lora.flat, **optimizer_tensors(self.optimizer), **more}
         if self.ema is not None:
             tensors["ema"] = self.ema
+        if self.base.dtype == torch.float16:
+            tensors["loss_scale"] = torch.tensor(self.loss_scale)
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         return State(self.step, {name: tensor.detach().cpu() for name, tensor in tensors.items()}, self.recipe)
 
@@ -167,6 +181,8 @@ class Run:
             if self.ema is not None:
                 self.ema.copy_(tensors["ema"])
         restore_optimizer(self.optimizer, tensors)
+        if "loss_scale" in tensors:
+            self.loss_scale = tensors["loss_scale"].item()
         self.losses = tensors["losses"].tolist()
 
     def losses_of(self, samples: Samples, drawn: Sequence[Draw]) -> Tensor:
@@ -204,10 +220,12 @@ class Run:
         first = self.step * self.settings.accumulate
         drawn = [draw for batch in range(self.settings.accumulate) for draw in self.draws.batch_at(first + batch)]
         names = {self.samples.names[drawn[number].picture] for number in broken or range(len(drawn))}
+        otherwise = ["lower the learning rate"] if self.step else []  # the first step's adapter does nothing yet
+        otherwise += ["compute in fp32 (dtype)"] if self.base.dtype != torch.float32 else []
         raise NonFiniteLossError(
             f"The {'loss' if broken else 'gradient'} of step {self.step + 1} is not finite, with: "
-            f"{', '.join(sorted(names))}. The adapter after step {self.step} is kept. Look at these pictures and "
-            "captions; otherwise lower the learning rate, or compute in fp32 (dtype)."
+            f"{', '.join(sorted(names))}. Look at these pictures and captions"
+            f"{'; otherwise ' if otherwise else ''}{', or '.join(otherwise)}."
         )
 
 

@@ -44,6 +44,15 @@ class RunFolder:
         """All LoRA files that this and earlier runs have written here."""
         return [path for path in (self.output, self.best, *self.on_the_way()) if path.exists()]
 
+    def set_aside(self) -> list[Path]:
+        """Keeps each adapter of an earlier run but the output as NAME.previous; their former names. Raises OSError."""
+        from .files import previous  # imports torch, which --help is not to wait for
+
+        earlier = [path for path in self.adapters() if path != self.output]
+        for path in earlier:
+            os.replace(path, previous(path))
+        return earlier
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Makes the folder and holds its lock within the block. Raises TrainingError if it is held or not writable.

@@ -47,8 +47,9 @@ class TrainSettings:
     """
 
     trigger: str = _option(
-        "", str, "words that ask for the style in a prompt; added to every caption that lacks them", **_data
-    )
+        "", str, "words that ask for the style in a prompt; added to every caption that lacks them, and the caption of "
+        "pictures without one", **_data,
+    )  # fmt: skip
     resolution: int = _option(
         512, int, "pictures are scaled and cut to about the area of a square of so many pixels a side",
         lambda v: v >= 64 and v % 8 == 0, "a multiple of 8, 64 or more", **_data,
@@ -75,6 +76,10 @@ class TrainSettings:
     caption_chunks: int = _option(
         3, int, "longest caption, in chunks of CLIP's 75 tokens", lambda v: 1 <= v <= 3, "1, 2 or 3", **_data
     )
+    clip_skip: int = _option(
+        1, int, "which of SD v1.5's text layers is read, counted from the last; some models were made for 2",
+        lambda v: 1 <= v <= 12, "from 1 to 12", **_data,
+    )  # fmt: skip
     targets: str = _option(
         "attention", str, 'kinds of layers to adapt, joined by "+": attention; ff (feed-forward); proj (in and out of '
         'the transformers); conv (residual, down, up); or "all"',

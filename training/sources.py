@@ -23,13 +23,20 @@ class Listing:
     pictures: list[Path] = field(default_factory=list)
     captions: dict[Path, str] = field(default_factory=dict)
     """Per picture its caption in one line; "" or missing where the caption is a problem."""
+    uncaptioned: list[Path] = field(default_factory=list)
+    """Pictures without a caption of their own, where something stands in for it."""
+    lone_captions: list[Path] = field(default_factory=list)
+    """Caption files without a picture of their name: perhaps misspelt, perhaps a licence."""
     problems: list[tuple[Path, str]] = field(default_factory=list)
     passed_over: list[Path] = field(default_factory=list)
     """Files that have nothing to do with pictures."""
 
 
-def list_folder(folder: Path) -> Listing:
-    """Finds all pictures in `folder` and below, and their captions; what is wrong goes into `problems`."""
+def list_folder(folder: Path, stand_in: str = "") -> Listing:
+    """Finds all pictures in `folder` and below, and their captions; what is wrong goes into `problems`.
+
+    `stand_in`, where given, is the caption of pictures without a caption file; a metadata.jsonl must name them all.
+    """
     listing = Listing(folder)
     texts, metadata = [], folder / METADATA
     for path in sorted(_files(folder, listing)):
@@ -46,10 +53,13 @@ def list_folder(folder: Path) -> Listing:
             listing.passed_over.append(path)
     if not listing.pictures:
         listing.problems.append((folder, f"no pictures ({', '.join(PICTURES)})"))
+    stems = {picture.with_suffix("") for picture in listing.pictures}
+    beside = [path for path in texts if path.with_suffix("") in stems]
+    listing.lone_captions = [path for path in texts if path.with_suffix("") not in stems]
     if not metadata.is_file():
-        _read_sidecars(listing, texts)
-    elif texts:
-        found = f"both captions in {METADATA} and {len(texts)} caption file(s), first {texts[0].relative_to(folder)}"
+        _read_sidecars(listing, beside, stand_in)
+    elif beside:
+        found = f"both captions in {METADATA} and {len(beside)} caption file(s), first {beside[0].relative_to(folder)}"
         listing.problems.append((metadata, f"{found}; keep one of the two"))
     else:
         _read_metadata(listing, metadata)
@@ -82,7 +92,7 @@ def folder_repeats(picture: Path, folder: Path) -> int:
     return 1
 
 
-def _read_sidecars(listing: Listing, texts: list[Path]) -> None:
+def _read_sidecars(listing: Listing, texts: list[Path], stand_in: str) -> None:
     """A .txt or .caption of the picture's name."""
     beside: dict[Path, list[Path]] = {}
     for path in texts:
@@ -93,6 +103,9 @@ def _read_sidecars(listing: Listing, texts: list[Path]) -> None:
         found = beside.get(stem, [])
         if stem in owner:
             problem = f"shares its name, and so its caption, with {owner[stem].name}; rename one of them"
+        elif not found and stand_in:
+            problem, listing.captions[picture] = "", stand_in
+            listing.uncaptioned.append(picture)
         elif not found:
             problem = f"no caption; write {' or '.join(stem.name + ending for ending in CAPTIONS)}"
         elif len(found) > 1:
@@ -102,8 +115,6 @@ def _read_sidecars(listing: Listing, texts: list[Path]) -> None:
         owner.setdefault(stem, picture)
         if problem:
             listing.problems.append((picture, problem))
-    lonely = (path for stem, paths in beside.items() if stem not in owner for path in paths)
-    listing.problems += [(path, "caption without a picture of that name") for path in lonely]
 
 
 def _take(listing: Listing, picture: Path, caption: Path) -> str:

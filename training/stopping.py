@@ -23,15 +23,16 @@ class Stop:
 
     NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # Windows has no HUP, and BREAK for a window that is closed
 
-    def __init__(self, after_minutes: float = 0.0, since: float | None = None) -> None:
-        """`after_minutes`, if not 0, counts from `since`, a ``time.monotonic()``; None is now."""
+    def __init__(self, after_minutes: float = 0.0, since: float | None = None, *, at_once: bool = False) -> None:
+        """`after_minutes`, if not 0, counts from `since`, a ``time.monotonic()``; None is now. `at_once` asks now."""
+        self._at_once = at_once
         self.received: int | None = None
         self._deadline = (time.monotonic() if since is None else since) + after_minutes * 60 if after_minutes else None
         self._former: dict[int, Any] = {}
 
     def __call__(self) -> bool:
         """Whether to stop."""
-        return self.received is not None or self.time_is_up
+        return self._at_once or self.received is not None or self.time_is_up
 
     @property
     def time_is_up(self) -> bool:

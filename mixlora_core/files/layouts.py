@@ -2,7 +2,7 @@
 
 ComfyUI is asked itself, through its key map (`bases`). What A1111, Forge and diffusers take is written down here, as
 their loaders and a test of twelve layouts showed it: of all of them only `lora_unet_<diffusers' block names>` with
-`lora_down`, `lora_up` and `alpha` is read by every one.
+`lora_down`, `lora_up` and `alpha` is read by every one, but for one convolution of SDXL (`a1111_losses`).
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ LAYOUTS = (
 )
 OTHER = Layout("another layout", "")
 
+_A1111_MISTAKES = {"sdxl": ("lora_unet_up_blocks_0_upsamplers_0_conv",)}
+"""A1111 turns diffusers' names into LDM's by SD v1.5's count: this one into output_blocks_2_1_conv, which is SDXL's
+output_blocks.2.2.conv. It then says that the key did not match, and applies the rest."""
+
 _A1111_FAMILIES = {"LoRA", "LoCon", "LoHa", "LoKr", "DoRA", "GLoRA", "OFT", "BOFT", "full diff"}
 
 # In this order: the first group whose pattern is found in a module's name has it.
@@ -103,6 +107,11 @@ def a1111_objection(layout: Layout, families: Iterable[str]) -> str:
         return "A1111 reads names that begin with lora_unet_ or lora_te; Forge has ComfyUI's map"
     strange = sorted(set(families) - _A1111_FAMILIES)
     return f"they do not know {', '.join(strange)}" if strange else ""
+
+
+def a1111_losses(modules: Iterable[str], kind: str | None) -> list[str]:
+    """The modules of a file that A1111 leaves out although it reads their layout; `kind` is the base model's."""
+    return [module for module in modules if module in _A1111_MISTAKES.get(kind or "", ())]
 
 
 def diffusers_objection(layout: Layout, kind: str | None, families: Iterable[str], tails: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """The trainer as its user runs it: a real checkpoint file, a folder, a command, Ctrl-C, --resume."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import torch
 from mixlora.training import cli
 from mixlora.training.base import choose_dtype
 from mixlora.training.run_folder import RunFolder
+from mixlora.training.stopping import Stop
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -34,7 +36,7 @@ def test_train_interrupt_resume(command, tmp_path, capsys):
     output = "".join(lines)
     assert running.wait() == 130, output
     assert "0.png: a hill (0), monet style" in output and "training on cpu in float32: 16 steps of 1 samples" in output
-    assert "(SIGINT)" in output and "--resume continues" in output and folder.state.is_file()
+    assert "(SIGINT)" in output and "--resume continues, --finish writes" in output and folder.state.is_file()
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"monet.run", "mixlora-cache"}
     assert "latents 0 read, 3 made, texts 0 read, 4 made" in output
 
@@ -49,6 +51,46 @@ def test_train_interrupt_resume(command, tmp_path, capsys):
         about = file.metadata()
     assert about["ss_sd_model_name"] == "tiny" and len(about["ss_new_sd_model_hash"]) == 64
     assert about["ss_steps"] == "16" and about["modelspec.trigger_phrase"] == "monet style"
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Says after how many steps the time of --max-minutes is up; a step of `command` asks twice."""
+
+    def limit(steps):
+        asked = itertools.count()
+        monkeypatch.setattr(Stop, "time_is_up", property(lambda stop: next(asked) > 2 * steps))
+
+    return limit
+
+
+def test_finish_makes_a_file_of_a_run_as_it_is(command, tmp_path, capsys, stop_after, monkeypatch):
+    folder = RunFolder(tmp_path / "out" / "monet.safetensors")
+    assert cli.main([*command, "--finish"]) == 2
+    assert "holds no unfinished run" in capsys.readouterr().err
+    stop_after(3)
+    assert cli.main([*command, "--ema", "0.9", "--max-minutes", "60"]) == 124
+    assert "stopped after step 3 of 16 (max_minutes are over)" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert cli.main([*command, "--finish"]) == 2  # validated as by --resume
+    assert "ema: saved 0.9, now 0.0" in capsys.readouterr().err and not folder.output.exists()
+    assert cli.main([*command, "--ema", "0.9", "--finish"]) == 0
+    assert "ended after step 3 of 16: " in capsys.readouterr().out
+    with safe_open(folder.output, "pt") as file:
+        assert file.metadata()["ss_steps"] == "3" and file.metadata()["ss_max_train_steps"] == "16"
+    assert not folder.state.exists()
+
+
+def test_clip_skip_reaches_captions_prompts_and_metadata(command, tmp_path, capsys):
+    skipped = [*command, "--steps", "1", "--clip-skip", "2"]
+    assert cli.main(skipped) == 0
+    assert "texts 0 read, 4 made" in capsys.readouterr().out
+    with safe_open(tmp_path / "out" / "monet.safetensors", "pt") as file:
+        assert file.metadata()["ss_clip_skip"] == "2"
+    assert cli.main([*skipped, "--overwrite", "--clip-skip", "1"]) == 0
+    assert "latents 3 read, 0 made, texts 0 read, 4 made" in capsys.readouterr().out
+    with safe_open(tmp_path / "out" / "monet.safetensors", "pt") as file:
+        assert "ss_clip_skip" not in file.metadata()
 
 
 def test_bad_bases_are_one_message(command, tmp_path, capsys, checkpoint):

@@ -1,6 +1,8 @@
 """Pictures and captions through ComfyUI's own tokenizer, text encoder, VAE and UNet."""
 
+import importlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -8,9 +10,9 @@ from mixlora.training.base import Base
 from mixlora.training.cache import Cache
 from mixlora.training.captions import count_chunks, tokenize
 from mixlora.training.dataset import find_pictures
-from mixlora.training.encoding import encode, repeated
+from mixlora.training.encoding import encode, repeated, skipping
 from mixlora.training.loop import train
-from mixlora.training.settings import TrainSettings
+from mixlora.training.settings import TrainingError, TrainSettings
 from PIL import Image
 
 SETTINGS = TrainSettings(
@@ -78,6 +80,17 @@ def test_repeating_a_context_changes_nothing_that_the_unet_says(sd15):
     assert (once - thrice).norm() <= 1e-5 * once.norm()
 
 
+def test_clip_skip_reads_the_layer_that_comfys_node_sets(clip):
+    comfys: Any = importlib.import_module("nodes")
+    assert skipping(clip, 1, sdxl=True) is clip
+    encoders = [skipping(clip, 2, sdxl=False), *comfys.CLIPSetLastLayer().set_last_layer(clip, -2), clip]
+    ours, of_the_node, unskipped = (each.encode_from_tokens(each.tokenize("a hill")) for each in encoders)
+    assert torch.equal(ours, of_the_node) and not torch.equal(ours, unskipped)
+    assert clip.layer_idx is None
+    with pytest.raises(TrainingError, match=r"clip_skip: SDXL .*found 2, leave it out"):
+        skipping(clip, 2, sdxl=True)
+
+
 def test_several_proportions_train_each_batch_in_one(models, encoded):
     narrow, shapes = encoded(), []
     assert narrow.empty is not None
@@ -123,7 +136,6 @@ def test_a_second_start_asks_neither_encoder_again(folder, clip, tmp_path, monke
 
 def test_sdxl_gets_pooled_text_and_sizes(folder):
     import types
-    from typing import Any
 
     import comfy.sd
     import comfy.sdxl_clip

@@ -1,6 +1,7 @@
 """What a run of the trainer shows and keeps: pictures, curves, validation, files on the way; kills, a full disk."""
 
 import csv
+import itertools
 import os
 import resource
 import signal
@@ -17,6 +18,7 @@ from mixlora.training.lora import LoRA
 from mixlora.training.run_folder import RunFolder
 from mixlora.training.sample_pictures import SamplePictures
 from mixlora.training.settings import RunSettings
+from mixlora.training.stopping import Stop
 from mixlora.training.targets import target_layers
 from PIL import Image
 from safetensors import safe_open
@@ -78,10 +80,14 @@ def test_a_run_shows_what_it_does_and_kill_9_changes_nothing(command, output, tm
     assert adapters(output) == adapters(whole)
 
 
-def test_a_full_disk_ends_with_a_message_and_the_saved_run_goes_on_later(command, output, capsys):
+def test_a_full_disk_ends_with_a_message_and_the_saved_run_goes_on_later(command, output, capsys, monkeypatch):
+    folder, asked = RunFolder(output), itertools.count()
     assert cli.main([*command, "--steps", "4", "--max-minutes", "1e-9"]) == 124
-    assert "(max_minutes are over)" in capsys.readouterr().out
-    folder = RunFolder(output)
+    assert "before the first step (max_minutes are over)" in capsys.readouterr().out and not folder.state.exists()
+    with monkeypatch.context() as later:
+        later.setattr(Stop, "time_is_up", property(lambda stop: next(asked) > 2))
+        assert cli.main([*command, "--steps", "4"]) == 124
+    assert "after step 1 of 4 (max_minutes are over)" in capsys.readouterr().out
     former = folder.state.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # less than a LoRA file takes, and no signal in Python

@@ -1,10 +1,16 @@
 """SDXL through the same trainer: its second text, its picture sizes, its names."""
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
+import comfy.ops
 import pytest
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from mixlora.mixlora_core.bases import BASES
+from mixlora.mixlora_core.files.layouts import a1111_losses
+from mixlora.training import describe_cli
 from mixlora.training.base import Base
 from mixlora.training.export import export, file_prefixes
 from mixlora.training.loop import train
@@ -13,7 +19,7 @@ from mixlora.training.objective import noisy_and_target
 from mixlora.training.samples import Samples
 from mixlora.training.settings import TrainingError, TrainSettings
 from mixlora.training.targets import target_layers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 SETTINGS = TrainSettings(steps=2, batch=2, accumulate=1, lr=1e-2, warmup=0.0, rank=2)
 
@@ -125,12 +131,35 @@ def test_other_families_are_refused(kind, says):
         Base.from_comfy(SimpleNamespace(model_config=config), name="anime")
 
 
+@pytest.mark.parametrize("kind, lost", [("sd1", []), ("sdxl", ["lora_unet_up_blocks_0_upsamplers_0_conv"])])
+def test_the_one_layer_that_a1111_leaves_out_is_known(kind, lost):
+    """By A1111's own formula for these names, which was made for SD v1.5 (its convert_diffusers_name_to_compvis)."""
+    config = dict(next(base for base in BASES if base.kind == kind).unet)
+    with torch.device("meta"):
+        unet = UNetModel(**config, operations=comfy.ops.disable_weight_init)
+    prefixes = file_prefixes(target_layers(unet, "all"), config)
+    wrong = []
+    for ours, theirs in prefixes.items():
+        if found := re.fullmatch(r"lora_unet_up_blocks_(\d+)_upsamplers_0_conv", theirs):
+            block = int(found[1])
+            if ours != f"output_blocks.{2 + block * 3}.{2 if block else 1}.conv":
+                wrong.append(theirs)
+    assert wrong == lost == a1111_losses(prefixes.values(), kind)
+
+
+def test_describe_says_which_layer_a1111_leaves_out(tmp_path, capsys):
+    names = ("up_blocks_0_upsamplers_0_conv", "mid_block_resnets_0_conv1")
+    factors = {"lora_up.weight": torch.ones(1280, 2, 1, 1), "lora_down.weight": torch.ones(2, 1280, 3, 3)}
+    tensors = {f"lora_unet_{name}.{side}": factor.clone() for name in names for side, factor in factors.items()}
+    save_file(tensors, tmp_path / "a.safetensors", {"ss_base_model_version": "sdxl_base_v1-0"})
+    assert describe_cli.main([str(tmp_path / "a.safetensors")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "A1111, Forge: in part: A1111 leaves out lora_unet_up_blocks_0_upsamplers_0_conv; Forge reads all" in said
+
+
 @pytest.mark.parametrize("targets, count", [("attention", 560), ("ff", 140), ("proj", 22), ("conv", 49)])
 def test_comfy_and_diffusers_know_every_full_sdxl_name(targets, count):
     import comfy.lora
-    import comfy.ops
-    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-    from mixlora.mixlora_core.bases import BASES
 
     config = dict(next(base for base in BASES if base.kind == "sdxl").unet)
     skeleton: Any = torch.nn.Module()

@@ -11,6 +11,7 @@ from pathlib import Path
 from mixlora.training.between import Between
 from mixlora.training.checkpoint import Autosave
 from mixlora.training.display import Display
+from mixlora.training.ending import seen_off
 from mixlora.training.export import Exported
 from mixlora.training.files import serialise, write_atomically
 from mixlora.training.loop import train
@@ -27,7 +28,7 @@ SETTINGS = replace(toy.SETTINGS, steps=60, ema=0.9)
 KEEPING = RunSettings(save_every=1, save_minutes=0.0, validate_every=13, export_every=10, keep_best=True, validation=2)
 
 
-def run(output: Path, settings=SETTINGS, keeping=KEEPING, *, stop=lambda: False, on_step=None, board=None):
+def run(output: Path, settings=SETTINGS, keeping=KEEPING, *, stop=lambda: False, on_step=None, board=None, base=None):
     """Trains as the command line does, with the toy for a base and bare tensors for LoRA files."""
     folder = RunFolder(output)
 
@@ -43,8 +44,10 @@ def run(output: Path, settings=SETTINGS, keeping=KEEPING, *, stop=lambda: False,
     autosave = Autosave(folder.state, keeping.save_every, keeping.save_minutes, resume=True)
     on_step = on_step or watch.on_step
     with folder.locked():
-        trained = train(toy.base(), rest, settings, autosave=autosave, watch=watch, on_step=on_step, stop=stop)
-        watch.close()
+        with seen_off(watch):
+            trained = train(
+                base or toy.base(), rest, settings, autosave=autosave, watch=watch, on_step=on_step, stop=stop
+            )
         if trained.finished:
             export(trained.lora, output, trained.steps)
     return trained, validation

@@ -38,6 +38,7 @@ def problems(folder, settings=SMALL):
     with pytest.raises(TrainingError) as raised:
         find_pictures(folder, settings, words)
     head, *lines = str(raised.value).splitlines()
+    lines = [line for line in lines if not line.startswith("  WARNING: ")]
     assert head == f"{folder} cannot be trained on, {len(lines)} problem(s):"
     return [line.strip() for line in lines]
 
@@ -58,6 +59,7 @@ def test_pictures_and_captions_are_found_in_order(folder):
 
 
 def test_all_problems_of_a_folder_are_reported_at_once(folder):
+    bare = TrainSettings(resolution=128, caption_chunks=1)
     (folder / "0.txt").unlink()
     (folder / "1.txt").write_text("  \n")
     (folder / "2.caption").write_text("another")
@@ -76,7 +78,7 @@ def test_all_problems_of_a_folder_are_reported_at_once(folder):
     frames = [Image.new("RGB", (200, 200), colour) for colour in ("red", "blue")]
     frames[0].save(folder / "moving.webp", save_all=True, append_images=frames[1:])
     (folder / "moving.txt").write_text("two frames")
-    found = problems(folder)
+    found = problems(folder, bare)
     for part in (
         "0.png: no caption; write 0.txt or 0.caption",
         "1.png: caption 1.txt is empty",
@@ -85,14 +87,12 @@ def test_all_problems_of_a_folder_are_reported_at_once(folder):
         "copy.png: the same file as 2.png; delete one (repeats show a picture more often)",
         "deep.png: 16 bits or more per pixel; save it with 8 bits per channel",
         "film.tiff: expected one of .png, .jpg, .jpeg, .webp, .bmp; convert it",
-        "film.txt: caption without a picture of that name",
-        "lonely.txt: caption without a picture of that name",
         "moving.webp: an animation of 2 frames; save one of them as a picture",
         "same.bmp: the same pixels as 2.png; delete one (repeats show a picture more often)",
         "small.png: 100 x 90 is smaller than 128 x 128, its size at resolution 128; leave it out, or lower the "
         "resolution to 64",
         "small.png: caption needs 4 chunks of CLIP's 75 tokens, more than caption_chunks allows (1); shorten it: "
-        f"{'a small one ' * 19 + 'a small one, monet style'!r}",
+        f"{'a small one ' * 19 + 'a small one'!r}",
     ):
         assert part in found, part
         found.remove(part)

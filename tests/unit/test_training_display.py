@@ -33,6 +33,7 @@ from mixlora.training.chart import (
 )
 from mixlora.training.curves import BLUE, ORANGE, draw, smooth, table
 from mixlora.training.display import Display, duration
+from mixlora.training.ending import exit_code
 from mixlora.training.loop import Progress
 from mixlora.training.run_folder import RunFolder
 from mixlora.training.settings import TrainingError
@@ -93,6 +94,23 @@ def test_without_a_terminal_there_are_lines_now_and_then(monkeypatch, capsys):
     assert lines[:2] == ["encoding 1/3", "encoding 3/3"]
     assert [line.split("  ")[0] for line in lines[2:]] == ["step 1/4", "step 4/4"]
     assert lines[3].endswith("  0:00 left") and printed.err == "WARNING: look\n"
+
+
+def test_a_console_without_a_letter_shows_its_number(monkeypatch):
+    """As Windows has it where output goes into a file or a pipe."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="cp1252") for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+
+    def work():
+        Display().say("0.png: widok na Łódź, é")
+        raise TrainingError("no folder 日")
+
+    assert exit_code(work) == 2
+    for stream in streams:
+        stream.flush()
+    assert streams[0].buffer.getvalue().split() == b"0.png: widok na \\u0141\xf3d\\u017a, \xe9".split()
+    assert streams[1].buffer.getvalue().strip() == rb"error: no folder \u65e5"
 
 
 def test_durations():

@@ -124,15 +124,6 @@ def test_prompts_may_stand_in_a_file(tmp_path):
         assert job.run.sample_prompts == (str(tmp_path / "prompts.txt"), "a wood")
 
 
-def test_out_of_memory_is_a_message(monkeypatch, capsys):
-    def fail(job):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    monkeypatch.setattr(cli, "run", fail)
-    assert main(NEEDED) == 1
-    assert "Tried to allocate 2.00 GiB.\nLower --batch" in capsys.readouterr().err
-
-
 def test_help_fits_into_80_columns_and_has_every_option(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     text = parser().format_help()

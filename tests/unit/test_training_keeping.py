@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -230,18 +231,20 @@ def test_what_fails_between_steps_is_saved_too(tmp_path):
     assert Autosave(RunFolder(tmp_path / "toy.safetensors").state).load(_recipe(tmp_path)).step == 5
 
 
-def test_adapters_on_the_way_of_an_earlier_run_are_named(tmp_path, capsys):
-    (tmp_path / "toy-step000990.safetensors").write_bytes(b"")
-    process.run(tmp_path / "toy.safetensors", replace(process.SETTINGS, steps=2))
-    assert "WARNING: of an earlier run, until this one replaces them: toy-step000990" in capsys.readouterr().err
+def test_the_other_adapters_of_an_earlier_run_are_kept_once_there_is_a_step_to_replace_them(tmp_path, capsys):
+    names = ["toy-best.safetensors", "toy-step000001.safetensors", "toy-step000990.safetensors"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"earlier")
+    every, settings = replace(process.KEEPING, export_every=1, validate_every=1), replace(process.SETTINGS, steps=4)
+    process.run(tmp_path / "toy.safetensors", settings, every, stop=lambda: True)
+    assert all((tmp_path / name).read_bytes() == b"earlier" for name in names)
+    capsys.readouterr()
 
-
-def test_files_on_the_way_that_cannot_be_written_do_not_stop_the_run(tmp_path, monkeypatch, capsys):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("mixlora.training.between.write_curves", full)
-    short = replace(process.SETTINGS, steps=10)
-    assert process.run(tmp_path / "toy.safetensors", short)[0].finished
-    warnings = capsys.readouterr().err
-    assert "WARNING: curves not written ([Errno 28] No space left on device); training goes on." in warnings
+    done = []
+    for last in (2, 4):  # the second session finds files of the first one, which is the same run
+        enough = partial(lambda last: len(done) >= last, last)
+        process.run(tmp_path / "toy.safetensors", settings, every, stop=enough, on_step=done.append)
+    kept = {path.name: path.read_bytes() for path in tmp_path.glob("*.previous")}
+    assert kept == {f"{name}.previous": b"earlier" for name in names}
+    assert capsys.readouterr().out.count("of an earlier run, kept as .previous: " + ", ".join(names)) == 1
+    assert RunFolder(tmp_path / "toy.safetensors").after(1).exists()

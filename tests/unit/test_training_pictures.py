@@ -1,13 +1,16 @@
 """Buckets, pixels and captions before they are encoded."""
 
+import hashlib
 import io
+import struct
+import threading
 
 import pytest
 import torch
-from mixlora.training import buckets
+from mixlora.training import buckets, pictures
 from mixlora.training.captions import orders, with_trigger
-from mixlora.training.pictures import PictureError, load_pixels
-from PIL import Image
+from mixlora.training.pictures import PictureError, Room, load_pixels, look, look_at_all
+from PIL import Image, ImageCms, ImageOps
 
 
 def stored(picture, **options):
@@ -79,6 +82,86 @@ def test_pixels_are_upright_and_mirrored_on_request():
     assert torch.equal(mirrored, load_pixels(stored(picture), (64, 64)).flip(1))
     with pytest.raises(PictureError, match="not a readable picture"):
         load_pixels(b"no picture", (64, 64))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_turn_is_that_of_pillow_also_where_other_tags_are_damaged(tmp_path, orientation):
+    picture = Image.effect_noise((96, 64), 80).convert("RGB")
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(stored(picture, exif=exif))))
+    tags = struct.pack("<HHHLHH", 2, 0x0112, 3, 1, orientation, 0) + struct.pack("<HHL4sL", 0x011A, 2, 3, b"72", 0)
+    damaged = b"Exif\0\0II*\0" + struct.pack("<L", 8) + tags  # XResolution, a fraction, as text
+    (tmp_path / "a.png").write_bytes(stored(picture, exif=damaged))
+    seen = look(tmp_path / "a.png")
+    assert seen.size == upright.size
+    assert seen.pixels == hashlib.sha256(f"{upright.size};".encode() + upright.tobytes()).hexdigest()
+
+
+def test_whatever_pillow_stumbles_over_is_said_of_the_picture(tmp_path, monkeypatch):
+    def stumble(*_):
+        raise KeyError(282)
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "getexif", stumble)
+    with pytest.raises(PictureError, match=r"not a readable picture \(282\)"):
+        look(tmp_path / "a.png")
+
+
+def blue_for_red():
+    """A colour profile like sRGB's, whose red is blue and whose blue is red."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = srgb.replace(b"rXYZ", b"####", 1).replace(b"bXYZ", b"rXYZ", 1).replace(b"####", b"bXYZ", 1)
+    return swapped.replace("sRGB".encode("utf-16-be"), "xRGB".encode("utf-16-be"))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colours_are_those_that_the_profile_means(tmp_path, mode):
+    picture = Image.new("RGB", (64, 64), "red").convert(mode)
+    (tmp_path / "a.png").write_bytes(stored(picture, icc_profile=blue_for_red()))
+    pixels = load_pixels((tmp_path / "a.png").read_bytes(), (64, 64))
+    torch.testing.assert_close(pixels[0, 0], torch.tensor([0.0, 0.0, 1.0]), atol=0.02, rtol=0)
+    assert not look(tmp_path / "a.png").odd_profile
+
+
+@pytest.mark.parametrize("mode, profile", [("RGB", b"no profile"), ("CMYK", None)])
+def test_a_profile_of_no_use_changes_nothing_and_is_noted(tmp_path, mode, profile):
+    """Damaged, or of another kind of colours than the picture."""
+    picture, path = Image.new("RGB", (64, 64), "red").convert(mode), tmp_path / "a.jpg"
+    picture.save(path, icc_profile=profile or blue_for_red())
+    picture.save(tmp_path / "plain.jpg")
+    assert look(path).odd_profile and not look(tmp_path / "plain.jpg").odd_profile
+    with_it, without = (load_pixels(file.read_bytes(), (64, 64)) for file in (path, tmp_path / "plain.jpg"))
+    assert torch.equal(with_it, without)
+
+
+def test_an_srgb_profile_leaves_every_bit(tmp_path):
+    noise = Image.effect_noise((64, 64), 80).convert("RGB")
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert torch.equal(load_pixels(stored(noise, icc_profile=srgb), (64, 64)), load_pixels(stored(noise), (64, 64)))
+
+
+def test_large_pictures_are_looked_at_one_by_one(tmp_path, monkeypatch):
+    for number in range(2):
+        Image.new("RGB", (64, 64 + number)).save(tmp_path / f"{number}.png")
+    both = threading.Barrier(2)
+
+    def meet(path):
+        try:
+            both.wait(0.3)
+        except threading.BrokenBarrierError:
+            return path.name
+        raise PictureError("two at once")
+
+    monkeypatch.setattr(pictures, "look", meet)
+    monkeypatch.setattr(pictures, "PIXELS_AT_ONCE", 64 * 128)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert look_at_all(sorted(tmp_path.iterdir())) == ["0.png", "1.png"]
+    room = Room(10)
+    with room.taken(4), room.taken(6):
+        pass
+    with room.taken(11):  # more than there is, but alone
+        pass
 
 
 def test_trigger_is_added_once():
