@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -126,6 +127,13 @@ def import_pack() -> ModuleType:
             "start Python with only one copy of the pack."
         )
     return loaded
+
+
+def show_all_letters() -> None:
+    """From now on letters that the console's encoding lacks are printed by their numbers; they were an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever else stands in for them knows its own letters
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _is_root(entry: str) -> bool:

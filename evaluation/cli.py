@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
 import sqlite3
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..standalone import show_all_letters
 from .jobs import EvaluationError
 
 
@@ -40,9 +40,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0 done, 1 something to correct, 2 no such command or option, 130 Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of methods have √ and τ, which not every console knows
-            stream.reconfigure(errors="backslashreplace")
+    show_all_letters()  # names of methods have √ and τ
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         print(overview())

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .. import standalone
-from .ending import show_all_letters
+from ..standalone import show_all_letters
 
 if TYPE_CHECKING:
     from ..mixlora_core.description import Description

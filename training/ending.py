@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..standalone import show_all_letters
 from .run_folder import RunFolder
 from .settings import TrainingError, TrainSettings
 
@@ -37,13 +37,6 @@ def exit_code(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-
-
-def show_all_letters() -> None:
-    """From now on letters that the console's encoding lacks are printed by their numbers; they were an error."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # whatever else stands in for them knows its own letters
-            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

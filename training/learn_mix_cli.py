@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..mixlora_core.errors import AdapterError
-from .ending import show_all_letters
+from ..standalone import show_all_letters
 from .settings import TrainingError
 
 _DESCRIPTION = """\
