@@ -25,6 +25,7 @@ Patch = Any
 """What ComfyUI makes of a module's tensors: a weight adapter, or a tuple ("diff" | "set", tensors)."""
 
 TEXT_ENCODER_PREFIXES = ("lora_te", "text_encoder", "lora_prior_te")
+_INPUT = "diffusion_model.input_blocks.0.0.weight"
 
 # What a module's tensors may be called after the module's name; ComfyUI's readers know these and their partners.
 _SUFFIXES = tuple(
@@ -75,7 +76,9 @@ class Summary:
     base: bases.Base | None
     evidence: str
     unknown: tuple[str, ...]
-    """Tensors whose module `base` does not have; empty where no base was recognised."""
+    """Tensors whose module ComfyUI does not know in `base`; empty where no base was recognised."""
+    peft: tuple[str, ...]
+    """Those of them that this pack knows all the same, by PEFT's names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,14 +119,17 @@ def summarise(file: LoraFile) -> Summary:
     base, evidence = guessed or (None, "")
     known = bases.lora_names(base) if base else None
     unknown = tuple(key for key in tensors.taken if module_of(key) not in known) if known is not None else ()
-    return Summary(modules, loaded, tuple(tensors.untaken()), base, evidence, unknown)
+    named = bases.peft_names(base.unet) if base else {}
+    peft = tuple(key for key in unknown if module_of(key) in named)
+    return Summary(modules, loaded, tuple(tensors.untaken()), base, evidence, unknown, peft)
 
 
 def match(file: LoraFile, unet: Target | None, clip: Target | None) -> Adapter:
     """The file's patches for a model, with ComfyUI's own reading of every family.
 
     Raises NoMatchError where nothing of the file belongs to the model, TensorError where a part that belongs to it
-    does not fit. What has no place in the model is left out and listed in the result.
+    does not fit. What has no place in the model is left out and listed in the result, as is an input convolution of
+    other channels: an inpainting model's.
     """
     model_patches: dict[PatchKey, Patch] = {}
     clip_patches: dict[PatchKey, Patch] = {}
@@ -138,8 +144,11 @@ def match(file: LoraFile, unet: Target | None, clip: Target | None) -> Adapter:
         for target, half in halves:
             shape = target.shape_at(key)
             if shape is not None:
-                anatomies[key] = _fitted(file, names, key, patch, shape, target)
-                half[key] = patch
+                anatomy, misfit = _fitted(file, names, key, patch, shape, target)
+                if misfit:
+                    homeless.append(f"{key} ({misfit})")
+                else:
+                    anatomies[key], half[key] = anatomy, patch
                 break
         else:
             homeless.append(f"{key} (the model has no such weight)")
@@ -197,38 +206,40 @@ def _examined(file: LoraFile, module: str, patch: Patch) -> Anatomy:
 
 def _fitted(
     file: LoraFile, names: Mapping[str, PatchKey], key: PatchKey, patch: Patch, shape: Sequence[int], target: Target
-) -> Anatomy:
-    """The patch's anatomy, once it is sure to fit the weight: ComfyUI would log an error and leave the layer out."""
+) -> tuple[Anatomy, str]:
+    """The patch's anatomy, and how it misfits its weight, as only the input convolution may; else ""."""
     module = next(
         (name for name, k in names.items() if k == key and any(t.startswith(name) for t in file.tensors)), key
     )
     anatomy = _examined(file, str(module), patch)
     try:
         check_fit(anatomy, shape)
-    except MisfitError as error:
-        made_for = summarise(file)
-        hint = f" It looks made for {made_for.base.label} ({made_for.evidence})." if made_for.base else ""
+    except MisfitError as error:  # ComfyUI would log it and leave the layer out
+        if key == _INPUT:
+            return anatomy, str(error)
         raise TensorError(
-            f"{file.name}: module {module}: {error} in {target.label} ({key}).{hint} Use a LoRA made for this model, "
-            "or the model that this LoRA was made for."
+            f"{file.name}: module {module}: {error} in {target.label} ({key}).{_hint(file, target)} Use a LoRA made "
+            "for this model, or the model that this LoRA was made for."
         ) from error
-    return anatomy
+    return anatomy, ""
+
+
+def _hint(file: LoraFile, target: Target) -> str:
+    """What the file looks made for, where that reads another text than the target."""
+    made_for = summarise(file)
+    keys = (key for name, key in target.names.items() if bases.CROSS_ATTENTION.search(name))
+    width = next((shape[1] for key in keys if (shape := target.shape_at(key))), None)
+    if made_for.base is None or width == made_for.base.width:
+        return ""
+    return f" It looks made for {made_for.base.label} ({made_for.evidence})."
 
 
 def _no_match(file: LoraFile, tensors: _Noting, targets: Sequence[Target], for_clip: Sequence[str]) -> str:
     where = " and ".join(target.label for target in targets)
     text = f"{file.name}: none of its {len(tensors)} tensors belongs to {where}, so it would do nothing."
-    if for_clip:
-        return text + f" {len(for_clip)} are for the text encoder: connect CLIP."
+    if len(for_clip) == len(tensors):
+        return text + " All are for the text encoder: connect CLIP, or encode the prompt with Encode Text per LoRA."
     made_for = summarise(file)
-    if any(name.startswith(("unet.", "base_model.model.")) for name in made_for.modules):
-        return text + (
-            f" Its names ({_some(tensors)}) are those of diffusers and PEFT, which ComfyUI does not map for this model."
-            " Convert it once: state = safetensors.torch.load_file(old); state = diffusers.utils."
-            "convert_all_state_dict_to_peft(state); state = diffusers.utils.convert_state_dict_to_kohya(state); "
-            "safetensors.torch.save_file(state, new). (A file that starts with base_model.model. needs that replaced "
-            "by unet. before.)"
-        )
     if made_for.base:
         return text + f" It looks made for {made_for.base.label} ({made_for.evidence}): use it with such a model."
     return text + f" Its names are like {_some(tensors)}: it was made for another kind of model."

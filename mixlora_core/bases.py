@@ -14,6 +14,7 @@ from typing import Any
 
 import comfy.lora
 import comfy.ops
+import comfy.utils
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
@@ -108,7 +109,7 @@ CROSS_ATTENTION = re.compile(r"attn2[._](?:processor[._])?to_[kv]$")
 
 @lru_cache(maxsize=len(BASES))
 def lora_names(base: Base) -> frozenset[str]:
-    """Every module name that a LoRA file for `base` may use, for its UNet and its text encoders."""
+    """Every module name that ComfyUI knows in LoRA files for `base`, for its UNet and its text encoders."""
     skeleton = torch.nn.Module()
     skeleton.diffusion_model = UNetModel(
         **base.unet, device="meta", dtype=torch.float16, operations=comfy.ops.disable_weight_init
@@ -118,6 +119,19 @@ def lora_names(base: Base) -> frozenset[str]:
     text_encoder = getattr(import_module(module), name)(device="meta", dtype=torch.float16)
     unet = comfy.lora.model_lora_keys_unet(skeleton, {})
     return frozenset({**unet, **comfy.lora.model_lora_keys_clip(text_encoder, {})})
+
+
+def peft_names(unet_config: Mapping[str, Any]) -> dict[str, str]:
+    """Names of a UNet's modules in files of diffusers and PEFT -> their weights.
+
+    ComfyUI's key map has them, too, but for attention layers, whose names it knows as diffusers wrote them in 2023.
+    """
+    return {
+        prefix + theirs.removesuffix(".weight"): f"diffusion_model.{ours}"
+        for theirs, ours in comfy.utils.unet_to_diffusers(dict(unet_config)).items()
+        if theirs.endswith(".weight")
+        for prefix in ("unet.", "base_model.model.")
+    }
 
 
 def guess(modules: Mapping[str, Anatomy], metadata: Mapping[str, str]) -> tuple[Base, str] | None:

@@ -142,6 +142,8 @@ def objections(tensors: Mapping[str, Tensor], summary: Summary) -> dict[str, str
         families = [anatomy.family] + ["a Tucker core"] * ("lora_mid.weight" in own)
         found[layouts.A1111].append(layouts.a1111_objection(layout, [anatomy.family]))
         found[layouts.DIFFUSERS].append(layouts.diffusers_objection(layout, kind, families, own))
+    if lost := layouts.a1111_losses(summary.modules, kind):
+        found[layouts.A1111].append(f"A1111 leaves out {', '.join(lost)}; Forge reads all")
     return {program: "; ".join(dict.fromkeys(filter(None, reasons))) for program, reasons in found.items()}
 
 

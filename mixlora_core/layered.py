@@ -12,9 +12,10 @@ from .compose import composed
 from .composition import Centred
 from .errors import CompositionError
 from .mixing.weighted_mix import MixSettings, mix
-from .prompt.names import HINT, Known, Names
+from .prompt.names import HINT, Known, Names, file_names, joined
 from .regions.regional import with_texts
 from .stack import StyleStack
+from .text import only_text
 
 
 def layered(model: Any, clip: Any, stack: StyleStack, things: Collection[int], scenery: float = 1.0) -> tuple[Any, Any]:
@@ -27,19 +28,15 @@ def layered(model: Any, clip: Any, stack: StyleStack, things: Collection[int], s
     all speak at their strengths. Raises CompositionError for places that are not in the stack or twice there, and a
     scenery that is not finite or below 0; AdapterError as a mix does.
     """
-    number, places = len(stack.entries), sorted(things)
-    if places != sorted(set(places)) or not set(places) <= set(range(number)):
-        raise CompositionError(
-            f"things are {', '.join(str(place + 1) for place in places)}; expected different places in a stack of "
-            f"{number}, from 1 to {number}."
-        )
+    places = sorted(things)
+    _check([place + 1 for place in places], len(stack.entries))
     if not (math.isfinite(scenery) and scenery >= 0):
         raise CompositionError(f"scenery is {scenery}; expected a finite number, 0 or more.")
-    alone = places if len(places) > 1 else []
+    alone = _alone(stack, places)
     merged = tuple(
         entry if place in places else replace(entry, strength_model=entry.strength_model * scenery)
         for place, entry in enumerate(stack.entries)
-        if place not in alone
+        if place not in alone and not only_text(entry.file)
     )
     made = mix(model, None, StyleStack(merged), MixSettings()).model if merged else model
     if alone:
@@ -47,34 +44,55 @@ def layered(model: Any, clip: Any, stack: StyleStack, things: Collection[int], s
     return made, with_texts(model, clip, stack)
 
 
-def things_of(text: str, stack: StyleStack) -> tuple[int, ...]:
-    """The places, from 0, of those whom a text calls: "castle, balloon" or "1, 3"; of all for an empty text.
+def _alone(stack: StyleStack, things: Collection[int]) -> list[int]:
+    """The places of those that are added alone: things with a part for the UNet, where there are several."""
+    alone = [place for place in sorted(things) if not only_text(stack.entries[place].file)]
+    return alone if len(alone) > 1 else []
 
-    Between commas stands a place in the stack, from 1, or a file name or trigger words. Raises CompositionError for
-    words that call no one of the stack, PromptError for words that several have.
+
+def things_of(text: str, stack: StyleStack) -> tuple[int, ...]:
+    """The places in `entries` of those whom a text calls: "castle, balloon" or "1, 3"; of all for an empty text.
+
+    Between commas stands a number in the stack, from 1, or a file name or trigger words; who is silent is passed over.
+    Raises CompositionError for what calls no one of the stack or calls one twice, PromptError for words that several
+    have.
     """
     if not text.strip():
         return tuple(range(len(stack.entries)))
     only_places = re.fullmatch(r"[\d\s,;]+", text)
     calls = [call.strip() for call in re.split(r"[\s,;]+" if only_places else r"[,;\n]", text) if call.strip()]
     names = Names([Known(entry.lora_name, entry.words) for entry in stack.entries])
-    return tuple(int(call) - 1 if call.isdecimal() else _called(call, names) for call in calls)
+    found = [int(call) if call.isdecimal() else _called(call, names, stack) for call in calls]
+    _check(found, stack.size)
+    return tuple(stack.numbers.index(number) for number in found if number in stack.numbers)
 
 
-def _called(call: str, names: Names) -> int:
+def _called(call: str, names: Names, stack: StyleStack) -> int:
+    """The number of whom a name calls, those that speak before the silent ones."""
     match = names.exactly(call) or names.find(call)
-    if match is None:
-        near = names.near(call, HINT) or [one.name for one in names.known]
+    if match is not None:
+        return stack.numbers[match.adapter]
+    silent = [number for number, row in stack.silent if joined(call) in map(joined, file_names(row[0]))]
+    if silent:
+        return silent[0]
+    near = names.near(call, HINT) or [one.name for one in names.known]
+    raise CompositionError(
+        f"things: {call!r} is no LoRA of the stack; expected places such as 1, 3, or names such as "
+        f"{', '.join(near)}, with commas between."
+    )
+
+
+def _check(numbers: Collection[int], size: int) -> None:
+    if len(set(numbers)) < len(numbers) or not set(numbers) <= set(range(1, size + 1)):
         raise CompositionError(
-            f"things: {call!r} is no LoRA of the stack; expected places such as 1, 3, or names such as "
-            f"{', '.join(near)}, with commas between."
+            f"things are {', '.join(map(str, numbers))}; expected different places in a stack of {size}, from 1 to "
+            f"{size}."
         )
-    return match.adapter
 
 
 def describe(stack: StyleStack, things: Collection[int]) -> str:
     """The report of ApplyLoRALayered: who is a thing, who is merged, what it costs. A Markdown list."""
-    alone = sorted(things) if len(things) > 1 else []
+    alone = _alone(stack, things)
     heading = (
         f"{len(alone)} of {len(stack.entries)} LoRAs are things, each alone over the merge of the others; "
         f"{len(alone) + 2} predictions a step where a picture without LoRAs has 2"
@@ -82,8 +100,12 @@ def describe(stack: StyleStack, things: Collection[int]) -> str:
         else f"All {len(stack.entries)} LoRAs are merged, at no cost: layers need two things or more"
     )
     rows = [
-        f"- {place}. {entry.lora_name}: {'thing' if place - 1 in things else 'merged'}, "
-        f"model {entry.strength_model:.4g}, clip {entry.strength_clip:.4g}"
-        for place, entry in enumerate(stack.entries, start=1)
+        (
+            number,
+            f"{entry.lora_name}: {'thing' if place in things else 'merged'}, "
+            f"model {entry.strength_model:.4g}, clip {entry.strength_clip:.4g}",
+        )
+        for place, (number, entry) in enumerate(zip(stack.numbers, stack.entries, strict=True))
     ]
-    return "\n".join([heading, *rows])
+    rows += [(number, f"{row[0]}: silent, both strengths are 0") for number, row in stack.silent]
+    return "\n".join([heading, *(f"- {number}. {text}" for number, text in sorted(rows))])

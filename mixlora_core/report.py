@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from .adapter import TEXT_ENCODER_PREFIXES, Adapter, Summary, module_of
 from .files.families import Anatomy
 from .files.lora_file import LoraFile
-from .files.metadata import trigger_words
+from .files.metadata import guessed_words, trigger_words
 from .mixing.saving import SavedMix
 from .mixing.weighted_mix import HalfResult, MixPlan, MixSettings
 from .stack import StyleStack
@@ -22,26 +22,33 @@ EXAMPLES = 3
 def describe_file(file: LoraFile, summary: Summary) -> str:
     """The report of LoadStyleLoRA: the file as it is, matched to the names of the base model that it looks made for."""
     text = sum(name.startswith(TEXT_ENCODER_PREFIXES) for name in summary.modules)
-    words = ", ".join(trigger_words(file.metadata))
+    words, guessed = (", ".join(told(file.metadata)) for told in (trigger_words, guessed_words))
+    words = words or "none in the metadata" + (
+        f"; perhaps {guessed}, its captions' most frequent tag" if guessed else ""
+    )
     lines = [
         file.name,
         f"- family: {families(summary.modules.values())}; {ranks(summary.modules.values())}",
         f"- modules: {len(summary.modules)} ({len(summary.modules) - text} UNet, {text} text encoder)",
-        f"- trigger words: {words or 'none in the metadata'}",
+        f"- trigger words: {words}",
     ]
     if summary.base is None:
         lines.append("- base model: not recognised; MixLoRAWeights matches the file to the model that you connect")
     else:
-        unknown = set(summary.unknown)
+        unknown = set(summary.unknown) - set(summary.peft)
         tensors = [key for key in file.tensors if key not in set(summary.unread)]
         lines += [
             f"- base model: {summary.base.label} (guessed: {summary.evidence})",
             f"- keys matched to the names of that model: {len(tensors) - len(unknown)} of {len(file.tensors)}",
         ]
-        missing = list(dict.fromkeys(module_of(key) or key for key in summary.unknown))
+        missing = list(dict.fromkeys(module_of(key) or key for key in summary.unknown if key in unknown))
         lines += _left_out(f"{len(unknown)} keys ({len(missing)} modules) are not in that model", missing)
+        if summary.peft:
+            lines.append(
+                f"- {len(summary.peft)} of these keys have PEFT's names: this pack reads them, Load LoRA does not"
+            )
         if len(missing) == len(summary.modules):
-            lines.append("- NONE of its modules has a name that ComfyUI maps for that model; MixLoRAWeights says more")
+            lines.append("- NONE of its modules has a name that belongs to that model; MixLoRAWeights says more")
     lines += _left_out(f"{len(summary.unread)} keys belong to no LoRA family that ComfyUI reads", summary.unread)
     return "\n".join(lines)
 

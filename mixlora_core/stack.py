@@ -2,6 +2,7 @@
 
 LORA_STACK is a list of rows (lora_name, strength_model, strength_clip). In the wild the rows are tuples or lists,
 names have either slash, and unused rows say "None" or have both strengths 0; all of that is read, tuples are written.
+A row with both strengths 0 keeps its place, so that the numbers of the others are those that a user counts.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from .errors import CompositionError, LoraNameError, StrengthError
 from .files import lora_file
 from .files.lora_file import LoraFile
-from .files.metadata import trigger_words
+from .files.metadata import guessed_words, trigger_words
 
 Row = tuple[str, float, float]
 
@@ -46,7 +47,7 @@ class StackEntry:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The file's trigger words."""
+        """The file's trigger words, as far as they are recorded."""
         return trigger_words(self.file.metadata)
 
     @property
@@ -60,20 +61,50 @@ class StyleStack:
     """Adapters in the order in which they are applied. Never changed: `plus` gives a longer one."""
 
     entries: tuple[StackEntry, ...] = ()
+    silent: tuple[tuple[int, Row], ...] = ()
+    """Rows with both strengths 0, each with its number: they do nothing, but the others keep theirs."""
+
+    @classmethod
+    def of(cls, entries: Iterable[StackEntry]) -> StyleStack:
+        """A stack of these in which those with both strengths 0 are silent."""
+        numbered = list(enumerate(entries, start=1))
+        silent = tuple((number, entry.row) for number, entry in numbered if says_nothing(entry.row))
+        return cls(tuple(entry for _, entry in numbered if not says_nothing(entry.row)), silent)
 
     def plus(self, rows: Iterable[Row]) -> StyleStack:
         """A stack with the rows' files after these. Raises AdapterError for a name or file that is no good."""
-        return StyleStack(self.entries + tuple(open_row(row) for row in rows))
+        return StyleStack(self.entries + tuple(open_row(row) for row in rows), self.silent)
+
+    def continued(self, rows: Iterable[Row]) -> StyleStack:
+        """As `plus`, but a row with both strengths 0 only takes a number; its file is not looked for."""
+        stack = self
+        for row in rows:
+            muted = StyleStack(stack.entries, (*stack.silent, (stack.size + 1, row)))
+            stack = muted if says_nothing(row) else stack.plus([row])
+        return stack
+
+    @property
+    def size(self) -> int:
+        """How many rows it has, with those that are silent."""
+        return len(self.entries) + len(self.silent)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The number of each entry in the stack as a user counts it, from 1."""
+        silent = {number for number, _ in self.silent}
+        return tuple(number for number in range(1, self.size + 1) if number not in silent)
 
     @property
     def rows(self) -> list[Row]:
         """The whole stack as a LORA_STACK."""
-        return [entry.row for entry in self.entries]
+        own = zip(self.numbers, (entry.row for entry in self.entries), strict=True)
+        return [row for _, row in sorted([*own, *self.silent])]
 
     @property
     def trigger_words(self) -> tuple[str, ...]:
-        """The trigger words of all files in order, each once."""
-        return tuple(dict.fromkeys(word for entry in self.entries for word in entry.words))
+        """The trigger words of all files in order, or what they may be, each once."""
+        told = (entry.words or guessed_words(entry.file.metadata) for entry in self.entries)
+        return tuple(dict.fromkeys(word for words in told for word in words))
 
     @property
     def repeated(self) -> tuple[str, ...]:
@@ -84,11 +115,11 @@ class StyleStack:
 
 def gather(stack: StyleStack | None, lora_stack: Sequence[Any] | None) -> StyleStack:
     """One stack of both inputs of a node, either of which may be missing: `stack` first."""
-    return (stack or StyleStack()).plus(parse_rows(lora_stack or ()))
+    return (stack or StyleStack()).continued(parse_rows(lora_stack or ()))
 
 
 def parse_rows(rows: Sequence[Any]) -> list[Row]:
-    """The rows of a LORA_STACK that say something. Raises StrengthError, with the row's number, for a malformed one."""
+    """The rows of a LORA_STACK that name a file. Raises StrengthError, with the row's number, for a malformed one."""
     parsed = []
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, (tuple, list)) or len(row) != 3:
@@ -100,10 +131,15 @@ def parse_rows(rows: Sequence[Any]) -> list[Row]:
             continue
         if not isinstance(name, str):
             raise LoraNameError(f"Row {number} of the LORA_STACK has the name {name!r}; expected a file name.")
-        row = (name, finite(strength_model, name, "strength_model"), finite(strength_clip, name, "strength_clip"))
-        if row[1:] != (0.0, 0.0):
-            parsed.append(row)
+        parsed.append(
+            (name, finite(strength_model, name, "strength_model"), finite(strength_clip, name, "strength_clip"))
+        )
     return parsed
+
+
+def says_nothing(row: Row) -> bool:
+    """Whether both strengths are 0."""
+    return row[1:] == (0.0, 0.0)
 
 
 def open_row(row: Row) -> StackEntry:

@@ -6,8 +6,30 @@ from typing import Any
 
 from . import execution
 from .adapter import TEXT_ENCODER_PREFIXES, match
+from .files.lora_file import LoraFile
 from .regions.words import naming
 from .stack import StyleStack
+
+
+def text_tensors(file: LoraFile) -> int:
+    """How many of a file's tensors are for the text encoder."""
+    return sum(name.startswith(TEXT_ENCODER_PREFIXES) for name in file.tensors)
+
+
+def only_text(file: LoraFile) -> bool:
+    """Whether a file has nothing for the UNet."""
+    return text_tensors(file) == len(file.tensors)
+
+
+def unused_texts(stack: StyleStack, *conditionings: list) -> str:
+    """Says how many text-encoder parts of a stack none of the CONDITIONINGs was encoded with; "" if there is none."""
+    count = sum(entry.strength_clip != 0 and text_tensors(entry.file) > 0 for entry in stack.entries)
+    if not count or any(execution.TEXT in fields for one in conditionings for _, fields in one):
+        return ""
+    parts = "has a text-encoder part" if count == 1 else "have text-encoder parts"
+    return (
+        f"{count} of {len(stack.entries)} LoRAs {parts} that this node does not use: Encode Text per LoRA applies them"
+    )
 
 
 def encode_per_adapter(clip: Any, stack: StyleStack, prompt: str, shared: bool = False) -> list:
@@ -21,9 +43,7 @@ def encode_per_adapter(clip: Any, stack: StyleStack, prompt: str, shared: bool =
     parts = []
     plain = None
     for index, entry in enumerate(stack.entries):
-        patches = {}
-        if any(name.startswith(TEXT_ENCODER_PREFIXES) for name in entry.file.tensors):
-            patches = match(entry.file, None, target).clip_patches
+        patches = match(entry.file, None, target).clip_patches if text_tensors(entry.file) else {}
         speaks = entry.strength_clip != 0 and patches
         if speaks:
             encoded = execution.patched(clip, [(patches, entry.strength_clip)]).encode_from_tokens_scheduled(tokens)

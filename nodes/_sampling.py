@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from comfy_api.latest import io
 
 from ..mixlora_core.errors import CompositionError
 from ..mixlora_core.stack import StyleStack, gather
+from ..mixlora_core.text import unused_texts
 
 
 def gathered(stack: StyleStack | None, lora_stack: list | None) -> StyleStack:
@@ -22,6 +24,12 @@ def gathered(stack: StyleStack | None, lora_stack: list | None) -> StyleStack:
             "both strengths 0 does not count."
         )
     return stacked
+
+
+def say_unused(stack: StyleStack, *conditionings: list) -> None:
+    """Logs that LoRAs have text-encoder parts, unless a CONDITIONING was encoded with them."""
+    if unused := unused_texts(stack, *conditionings):
+        logging.info("MixLoRA: %s", unused)
 
 
 def ksampler_inputs() -> list[Any]:

@@ -10,7 +10,7 @@ from ..mixlora_core.compose import composed
 from ..mixlora_core.composition import Centred, Composite, Composition, Reused
 from ..mixlora_core.numbers import decimals
 from ..mixlora_core.stack import StyleStack
-from ._sampling import KSamplerValues, gathered, ksampler_inputs
+from ._sampling import KSamplerValues, gathered, ksampler_inputs, say_unused
 from ._schema import schema, stack_inputs
 
 _ALIASES = ["lora composite", "multi lora", "lora guidance average", "compose loras"]
@@ -79,9 +79,9 @@ class LoRACompositeSampler(io.ComfyNode):
         **ksampler: Any,
     ) -> io.NodeOutput:
         """Samples."""
-        stacked = gathered(stack, lora_stack)
-        composite = composed(model, stacked, _composite(stacked, weights, mode))
-        return io.NodeOutput(KSamplerValues(**ksampler).sample(composite))
+        stacked, values = gathered(stack, lora_stack), KSamplerValues(**ksampler)
+        say_unused(stacked, values.positive, values.negative)
+        return io.NodeOutput(values.sample(composed(model, stacked, _composite(stacked, weights, mode))))
 
 
 class ApplyLoRAComposite(io.ComfyNode):
@@ -116,4 +116,5 @@ class ApplyLoRAComposite(io.ComfyNode):
     ) -> io.NodeOutput:
         """Attaches the composition to a clone."""
         stacked = gathered(stack, lora_stack)
+        say_unused(stacked)
         return io.NodeOutput(composed(model, stacked, _composite(stacked, weights, mode)))

@@ -34,7 +34,8 @@ class EncodeTextPerLoRA(io.ComfyNode):
                 io.Conditioning.Output(
                     "conditioning",
                     display_name="conditioning",
-                    tooltip="For LoRA Switch and Composite with the same stack. Other samplers average its parts.",
+                    tooltip="For LoRA Switch and Composite with the same stack. Other samplers average its parts: one "
+                    "for each LoRA, and the plain text.",
                 )
             ],
         )
@@ -44,4 +45,4 @@ class EncodeTextPerLoRA(io.ComfyNode):
         cls, clip: Any, text: str, stack: StyleStack | None = None, lora_stack: list | None = None
     ) -> io.NodeOutput:
         """Encodes."""
-        return io.NodeOutput(encode_per_adapter(clip, gathered(stack, lora_stack), text))
+        return io.NodeOutput(encode_per_adapter(clip, gathered(stack, lora_stack), text, shared=True))

@@ -49,7 +49,8 @@ class ApplyLoRARegions(io.ComfyNode):
                     io.Mask.Input(
                         f"mask_{number}",
                         optional=True,
-                        tooltip=f"Where LoRA {number} of the stack speaks (white). Without it: everywhere.",
+                        tooltip=f"Where LoRA {number} of the stack speaks (white). Without it: everywhere. A LoRA with "
+                        "both strengths 0 keeps its number; its mask does nothing.",
                     )
                     for number in range(1, MASKS + 1)
                 ),
@@ -80,7 +81,8 @@ class ApplyLoRARegions(io.ComfyNode):
             raise CompositionError(
                 "No mask is connected, so there are no regions. Connect one, or use Mix LoRA Weights."
             )
-        if places[-1] > len(stacked.entries):
-            raise CompositionError(f"mask_{places[-1]} is connected, but the stack has {len(stacked.entries)} LoRAs.")
-        given += [None] * len(stacked.entries)
-        return io.NodeOutput(*regional.by_hand(model, clip, stacked, given[: len(stacked.entries)], overlap))
+        if places[-1] > stacked.size:
+            raise CompositionError(f"mask_{places[-1]} is connected, but the stack has {stacked.size} LoRAs.")
+        given += [None] * stacked.size
+        own = [given[number - 1] for number in stacked.numbers]  # the mask of a silent LoRA is nobody's
+        return io.NodeOutput(*regional.by_hand(model, clip, stacked, own, overlap))

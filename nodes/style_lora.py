@@ -53,7 +53,7 @@ class LoadStyleLoRA(io.ComfyNode):
                 StyleStackType.Output(
                     "stack_out",
                     display_name="stack",
-                    tooltip="The stack with this LoRA at its end; not in it with both strengths 0.",
+                    tooltip="The stack with this LoRA at its end; with both strengths 0 it only keeps its number.",
                 ),
                 LoraStackType.Output(
                     "lora_stack_out",
@@ -93,5 +93,5 @@ class LoadStyleLoRA(io.ComfyNode):
         entry = open_row((lora_name, strength_model, strength_clip))
         text = report.describe_file(entry.file, summarise(entry.file))
         logging.info("MixLoRA: %s", text)
-        stacked = gather(stack, lora_stack).plus(parse_rows([entry.row]))
+        stacked = gather(stack, lora_stack).continued(parse_rows([entry.row]))
         return io.NodeOutput(stacked, stacked.rows, ", ".join(stacked.trigger_words), text)

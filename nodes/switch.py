@@ -12,7 +12,8 @@ from ..mixlora_core.compose import composed
 from ..mixlora_core.composition import Switch, timetable
 from ..mixlora_core.numbers import integers
 from ..mixlora_core.stack import StyleStack
-from ._sampling import KSamplerValues, gathered, ksampler_inputs
+from ..mixlora_core.text import unused_texts
+from ._sampling import KSamplerValues, gathered, ksampler_inputs, say_unused
 from ._schema import schema, stack_inputs
 
 _ALIASES = ["lora switch", "multi lora", "lora alternate", "lora schedule", "switch lora per step"]
@@ -83,6 +84,8 @@ class LoRASwitchSampler(io.ComfyNode):
         switch = _switch(stacked, switch_every, order)
         names, speakers = [entry.lora_name for entry in stacked.entries], switch.timetable(values.steps_of(model))
         text = timetable.describe(names, speakers)
+        if unused := unused_texts(stacked, values.positive, values.negative):
+            text += f"\n- note: {unused}"
         logging.info("MixLoRA: %s", text)
         picture = torch.tensor(timetable.picture(names, speakers)).float().div(255)[None]
         return io.NodeOutput(values.sample(composed(model, stacked, switch)), text, picture)
@@ -120,4 +123,5 @@ class ApplyLoRASwitch(io.ComfyNode):
     ) -> io.NodeOutput:
         """Attaches the composition to a clone."""
         stacked = gathered(stack, lora_stack)
+        say_unused(stacked)
         return io.NodeOutput(composed(model, stacked, _switch(stacked, switch_every, order)))

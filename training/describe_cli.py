@@ -85,7 +85,7 @@ def as_text(found: Description) -> str:
         *(("read by" if not row else "", line) for row, line in enumerate(_readers(found))),
         ("size", f"{_bytes(found.bytes)}; {found.tensors} tensors ({formats}); {found.numbers:,} numbers"),
         *(("change" if not row else "", line) for row, line in enumerate(_change(found))),
-        ("trigger words", ", ".join(found.trigger_words) or "none in the metadata"),
+        ("trigger words", _words(found)),
         *_training(found.metadata),
         *(("hashes" if not row else "", line) for row, line in enumerate(_hashes(found))),
         *(("look at this" if not row else "", line) for row, line in enumerate(_problems(found))),
@@ -100,18 +100,20 @@ def _row(label: str, text: str) -> str:
 
 
 def _readers(found: Description) -> Iterable[str]:
-    from ..mixlora_core.files import layouts
-
-    lost = layouts.a1111_losses(found.summary.modules, found.summary.base.kind if found.summary.base else None)
     for program, why in found.objections.items():
-        if lost and program == layouts.A1111 and not why:
-            yield f"{program}: in part: A1111 leaves out {', '.join(lost)}; Forge reads all"
-            continue
         matched = f" ({found.matched} of {len(found.summary.modules)} modules)" if program == "ComfyUI" else ""
         answer = "in part" if matched and found.matched else "no"
         if matched and found.matched is None:
             answer, matched = "unknown", ""
         yield f"{program}: {f'{answer}{matched}: {why}' if why else f'yes{matched}'}"
+
+
+def _words(found: Description) -> str:
+    from ..mixlora_core.files.metadata import guessed_words
+
+    guessed = ", ".join(guessed_words(found.metadata))
+    perhaps = f"; perhaps {guessed}, its captions' most frequent tag" if guessed else ""
+    return ", ".join(found.trigger_words) or f"none in the metadata{perhaps}"
 
 
 def _change(found: Description) -> Iterable[str]:

@@ -36,7 +36,8 @@ class Branch:
 class Composition(Protocol):
     """A policy: how many adapters it is for, and the branches of a step.
 
-    One whose branches have regions says so by an attribute `regional`, which is true.
+    One whose branches have regions says so by an attribute `regional`, which is true. One whose fusion reuses what it
+    kept has `renewed`, which is asked as `branches` is where that fusion raises NothingKept.
     """
 
     @property

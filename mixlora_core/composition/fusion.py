@@ -24,6 +24,10 @@ class Moment:
     """Kept from one call of this list to the next within a run, and empty at its start."""
 
 
+class NothingKept(Exception):  # noqa: N818 - no error of anyone: the engine then asks for other branches
+    """Raised by a fusion that would reuse something where nothing was kept yet, as the sampler left that step out."""
+
+
 class Fusion(Protocol):
     """Predictions of a side's branches -> the prediction of that side."""
 

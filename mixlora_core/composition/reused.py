@@ -30,7 +30,8 @@ class Reused:
 
     Kept are, for each list of conditionings, one tensor of the latent's shape, whatever N, and a number for each row,
     from one renewal to the next within a run. Whether to renew depends on the step alone, so samplers that call the
-    model several times a step (heun, dpm_2) renew in each of those calls, and what the last one found is kept.
+    model several times a step (heun, dpm_2) renew in each of those calls, and what the last one found is kept. A call
+    for which nothing was kept, as where a node lowers the first noise level, renews as well.
 
     Raises CompositionError for `every` below 1 and another `around`.
     """
@@ -58,14 +59,21 @@ class Reused:
 
     def branches(self, step: int, steps: int, guidance: float = 1.0) -> Sequence[Branch]:
         """Those of Centred and the anchor, or the anchor alone."""
-        whole = tuple(self.centred.branches(step, steps, guidance))
         if self.every == 1:
-            return whole
-        merge = self.centred.shares
-        anchor = Branch(merge if self.around == MERGED else (0.0,) * len(merge), side=self.centred.side)
+            return self.centred.branches(step, steps, guidance)
         if step % self.every == 0:
-            return whole if anchor in whole else (*whole, anchor)
-        return (anchor, *(one for one in whole if one.side == NEGATIVE))
+            return self.renewed(step, steps, guidance)
+        return (self._anchor, *(one for one in self.centred.branches(step, steps, guidance) if one.side == NEGATIVE))
+
+    def renewed(self, step: int, steps: int, guidance: float = 1.0) -> Sequence[Branch]:
+        """Those of Centred and the anchor."""
+        whole = tuple(self.centred.branches(step, steps, guidance))
+        return whole if self._anchor in whole else (*whole, self._anchor)
+
+    @property
+    def _anchor(self) -> Branch:
+        merge = self.centred.shares
+        return Branch(merge if self.around == MERGED else (0.0,) * len(merge), side=self.centred.side)
 
     def check(self, steps: int) -> None:
         """Possible for any number of steps."""
@@ -77,8 +85,10 @@ def renewed_or_kept(predictions: Sequence[Tensor], branches: Sequence[Branch], m
     The anchor is the last branch that is no adapter's own. A difference is kept in units of v, which has one size at
     all noise levels: between clean latents of variance 1 it shrinks with the noise as r / sqrt(r² + 1) (the c_out of
     Karras et al., arXiv 2206.00364). r is measured, for each row: the root mean square of noisy latent - prediction.
-    Raises CompositionError where there is nothing to reuse.
+    Raises NothingKept where there is nothing to reuse.
     """
+    from .fusion import NothingKept  # torch
+
     if branches[0].side == NEGATIVE:
         return predictions[0]
     anchor = [one for branch, one in zip(branches, predictions, strict=True) if branch.text is None][-1]
@@ -90,8 +100,5 @@ def renewed_or_kept(predictions: Sequence[Tensor], branches: Sequence[Branch], m
         moment.memory.update(difference=fresh - anchor, size=size)
         return fresh
     if not moment.memory:
-        raise CompositionError(
-            "The sampler left out the step in which each LoRA is run alone, so there is nothing to reuse. Use another "
-            "sampler, such as euler or dpmpp_2m, or set every to 1."
-        )
+        raise NothingKept
     return anchor + moment.memory["difference"] * (size / moment.memory["size"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CompositionError
 from .base import Branch, Composition
@@ -62,6 +62,12 @@ class Windowed:
         """Those of the composition whose part it is."""
         part = self._part(step, steps)
         return part.composition.branches(step - part.steps.start, len(part.steps), guidance)
+
+    def renewed(self, step: int, steps: int, guidance: float = 1.0) -> Sequence[Branch]:
+        """Those of the part's composition where it finds nothing to reuse."""
+        part = self._part(step, steps)
+        composition: Any = part.composition
+        return composition.renewed(step - part.steps.start, len(part.steps), guidance)
 
     def check(self, steps: int) -> None:
         """Raises CompositionError where a composition refuses the steps of its part; one that has none is not asked."""

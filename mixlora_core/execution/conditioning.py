@@ -10,7 +10,7 @@ from comfy.hooks import EnumHookType
 from ..composition import NEGATIVE, POSITIVE, Branch
 from ..errors import CompositionError
 from ..regions.masks import WHOLE, Regions, Window
-from .executor import BranchId, Speech
+from .executor import BranchId, Origin, Speech
 
 TEXT = "mixlora_text"
 """Key of a conditioning that is meant for one adapter only: (index, number of adapters). Index None: for no adapter."""
@@ -22,40 +22,48 @@ Entries = Sequence[Mapping[str, Any]]
 """The conditionings of one prediction, as ComfyUI's `calc_cond_batch` takes them."""
 
 
-def sides(conds: Sequence[Entries | None], known: Mapping[str, Entries] | None) -> list[str]:
-    """Which side of the guidance each list of conditionings is for; "" for one that is missing.
+def origins(conds: Sequence[Entries | None], known: Mapping[str, Entries] | None) -> list[Origin]:
+    """Where each list of conditionings comes from.
 
-    A guider keeps its lists by name; what bears no name of its, such as another pack's, counts as POSITIVE. Without a
-    guider (`known` is None) the second list is the negative one, as in ComfyUI's `sampling_function`.
+    What a composition around this one has made says it itself. A guider keeps its lists by name, and copies of them
+    have the same uuids; what bears no name of its, such as another pack's, counts as POSITIVE. Without a guider
+    (`known` is None) the second list is the negative one, as in ComfyUI's `sampling_function`.
     """
-    if known is None:
-        negative = [position == 1 for position in range(len(conds))]
-    else:
-        named = [own for name, own in known.items() if "negative" in name]
-        negative = [any(entries is own for own in named) for entries in conds]
-    found = [NEGATIVE if one else POSITIVE for one in negative]
-    return [side if entries else "" for side, entries in zip(found, conds, strict=True)]
+    named = [own for name, own in (known or {}).items() if "negative" in name]
+    found = []
+    for place, entries in enumerate(conds):
+        name = entries[0]["uuid"] if entries else None
+        negative = place == 1 if known is None else any(_same(entries or (), own) for own in named)
+        side = "" if not entries else NEGATIVE if negative else POSITIVE
+        found.append(name.origin if isinstance(name, BranchId) else Origin(place, len(conds), side))
+    return found
+
+
+def uuids(entries: Entries | None) -> tuple[Any, ...]:
+    """The names of the conditionings of a list, which their copies keep."""
+    return tuple(entry["uuid"] for entry in entries or ())
+
+
+def _same(entries: Entries, own: Entries) -> bool:
+    return entries is own or uuids(entries) == uuids(own)
 
 
 def copies(
-    entries: Entries, branches: Sequence[Branch], engine: str, side: str, place: int, size: Sequence[int]
+    entries: Entries, branches: Sequence[Branch], engine: str, origin: Origin, size: Sequence[int]
 ) -> list[dict[str, Any]]:
     """The branches' own conditionings as one list, which ComfyUI averages by the branches' weights.
 
-    `place` is that of the entries among the sampler's lists, `size` that of the latent: areas are parts of it.
+    `origin` is that of the entries, `size` that of the latent: areas are parts of it.
     """
     even = len({branch.weight for branch in branches}) == 1
     copied = []
     for branch in branches:
         own = [entry for entry in entries if _text(entry, branch) == branch.text]
         if entries and not own:
-            raise CompositionError(
-                f"No conditioning is left for {_named(branch)}: its part of the text encoded for each LoRA does "
-                "not reach the sampler. Connect all parts, or encode the text once for all (CLIP Text Encode)."
-            )
+            raise CompositionError(_without_text(branch))
         for entry in own:
             weight = {} if even else {"strength": entry.get("strength", 1.0) * branch.weight}
-            name = BranchId(entry["uuid"], engine, _speech(branch, entry, side, size), place)
+            name = BranchId(entry["uuid"], engine, _speech(branch, entry, origin.side, size), origin)
             copied.append({**entry, **weight, "uuid": name})
     return copied
 
@@ -122,10 +130,44 @@ def own_texts(conds: Sequence[Entries | None]) -> bool:
     return any(TEXT in entry for entries in conds for entry in entries or ())
 
 
+def by_themselves(entries: Entries) -> bool:
+    """Whether each branch needs a list of its own, because ComfyUI does not average what is in one.
+
+    A default conditioning has the share of the picture that the others of its list leave over, all branches' together.
+    """
+    return any("default" in entry for entry in entries)
+
+
+def manner(options: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What of its transformer options tells a model call from others for the same text: patches, a window of frames.
+
+    Functions count by name, for some nodes make theirs anew in every call.
+    """
+    window = getattr(options.get("context_window"), "index_list", None)
+    return _names(options.get("patches")), _names(options.get("patches_replace")), _names(window)
+
+
+def _names(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return tuple((str(key), _names(value)) for key, value in content.items())
+    if isinstance(content, list | tuple):
+        return tuple(map(_names, content))
+    return content if isinstance(content, int) else getattr(content, "__qualname__", type(content).__name__)
+
+
 def _text(entry: Mapping[str, Any], branch: Branch) -> int | None:
     """Which adapter a conditioning is meant for, where it says so; else any, hence this branch's."""
     return entry.get(TEXT, (branch.text,))[0]
 
 
-def _named(branch: Branch) -> str:
-    return "all LoRAs together" if branch.text is None else f"LoRA {branch.text + 1} of the stack"
+def _without_text(branch: Branch) -> str:
+    if branch.text is None:
+        return (
+            "No conditioning is left for the base model or a merge, which are no LoRA's own: the text was encoded for "
+            "each LoRA only. Connect all that Encode Text per LoRA gives, or encode the text once for all (CLIP Text "
+            "Encode)."
+        )
+    return (
+        f"No conditioning is left for LoRA {branch.text + 1} of the stack: its part of the text encoded for each LoRA "
+        "does not reach the sampler. Connect all parts, or encode the text once for all (CLIP Text Encode)."
+    )

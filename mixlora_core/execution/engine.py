@@ -16,14 +16,30 @@ import torch
 from torch import Tensor
 
 from ..composition import BOTH, Branch, Composition, fusion
-from ..composition.fusion import Moment
+from ..composition.fusion import Moment, NothingKept
 from ..composition.schedule import step_of
 from ..errors import CompositionError
 from ..regions.attention_masks import FromAttention
 from . import conditioning
-from .executor import BranchId, Executor
+from .executor import BranchId, Executor, Origin
 from .overhearing import overhearing
 from .run import Run
+
+Parts = list[tuple[Sequence[Branch], Tensor]]
+"""Predictions for one list of conditionings, and of which branches each is."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """One call of the model: what is predicted, from what, and by whom."""
+
+    execute: Any
+    model: Any
+    conds: list
+    origins: Sequence[Origin]
+    x: Tensor
+    timestep: Tensor
+    options: dict
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +92,7 @@ class Engine:
         if run is None or not spoken:
             return execute(x, t, *args, **kwargs)  # not one of this composition's predictions
         if len(ids) == len(chunks):
-            options["cond_or_uncond"] = [one.place for one in ids]
+            options["cond_or_uncond"] = [one.origin.place for one in ids]
         if run.executor.together == 1:  # weights say everything already, whatever the rows are
             return execute(x, t, *args, **kwargs)
         run.check(x, len(chunks), spoken)
@@ -89,8 +105,8 @@ class Engine:
 
     def _open(self, sigmas: Tensor | None, model: Any, guider: Any = None) -> Run:
         levels = [] if sigmas is None else sigmas.tolist()
-        if levels:
-            self.composition.check(max(len(levels) - 1, 1))
+        if len(levels) > 1:  # else there is no step, and nothing will be asked
+            self.composition.check(len(levels) - 1)
         streamed = getattr(model, "model_lowvram", False)  # known only now: it was loaded after `attach`
         executor = self.instead() if self.instead and streamed else self.begin()
         return Run(levels, executor, executor.together or self.branches_at_once, guider)
@@ -98,29 +114,44 @@ class Engine:
     def _fused(
         self, run: Run, execute: Any, model: Any, conds: list, x: Tensor, timestep: Tensor, model_options: dict
     ) -> list[Tensor]:
-        """Predictions for each list of conditionings, the branches in as few batches as memory allows."""
+        """Predictions for each list of conditionings, those of the branches as one."""
         conditioning.check(conds, len(self.strengths), rewriting=run.executor.together == 1)
         step, run.shape = self._step(run, timestep), tuple(x.shape)
-        sides = conditioning.sides(conds, run.known)
-        told = [run.placed(one, step) for one in self.composition.branches(step, run.steps, run.guidance)]
+        call = _Call(execute, model, conds, conditioning.origins(conds, run.known), x, timestep, model_options)
+        memories = run.memories(conds, call.origins, x, model_options.get("transformer_options", {}))
+        moments = [Moment(step, run.steps, x, memory) for memory in memories]
+        made = self._made(run, call, step, self.composition.branches(step, run.steps, run.guidance))
+        try:
+            return [self._fuse(parts, moment) for parts, moment in zip(made, moments, strict=True)]
+        except NothingKept:
+            composition: Any = self.composition
+        made = self._made(run, call, step, composition.renewed(step, run.steps, run.guidance))
+        return [self._fuse(parts, moment) for parts, moment in zip(made, moments, strict=True)]
+
+    def _made(self, run: Run, call: _Call, step: int, branches: Sequence[Branch]) -> list[Parts]:
+        """The branches' predictions for each list of conditionings, in as few batches as memory allows."""
+        conds, sides = call.conds, [origin.side for origin in call.origins]
+        told = [run.placed(one, step) for one in branches]
         if any(isinstance(branch.regions, FromAttention) for branch in told):
             conditioning.check_words(conds, sides, len(self.strengths))
         if run.executor.together == 1 and any(branch.regions for branch in told):
             raise CompositionError(
                 "The composition gives regions in this step, but does not say that it is `regional`."
             )
-        branches = self._distinct(told, conds, sides)
-        made: list[list[tuple[Sequence[Branch], Tensor]]] = [[] for _ in conds]
-        while branches:
-            some = branches[: run.at_once]
-            self._prepare(run, model, some)
-            asked = self._asked(some, sides)
+        left = self._distinct(told, conds, sides)
+        made: list[Parts] = [[] for _ in conds]
+        while left:
+            some = left[: run.at_once]
+            self._prepare(run, call.model, some)
+            asked = self._asked(some, call)
             lists = [
-                conditioning.copies(conds[place], own, self.key, sides[place], place, x.shape[-2:]) if own else None
+                conditioning.copies(conds[place], own, self.key, call.origins[place], call.x.shape[-2:])
+                if own
+                else None
                 for place, own in asked
             ]
             try:
-                predictions = execute(model, lists, x, timestep, model_options)
+                predictions = call.execute(call.model, lists, call.x, call.timestep, call.options)
             except comfy.model_management.OOM_EXCEPTION:
                 if len(some) == 1:
                     raise
@@ -128,13 +159,12 @@ class Engine:
             else:
                 for (place, own), prediction in zip(asked, predictions, strict=True):
                     made[place] += [(own, prediction)] if own else []
-                branches = branches[len(some) :]
+                left = left[len(some) :]
                 continue
             # Here, not in the handler: there the error still holds the failed forward's tensors.
             logging.warning("MixLoRA: out of memory; going on with %d branches in a batch.", run.at_once)
             comfy.model_management.soft_empty_cache()
-        moments = [Moment(step, run.steps, x, run.memory.setdefault(place, {})) for place in range(len(conds))]
-        return [self._fuse(parts, moment) for parts, moment in zip(made, moments, strict=True)]
+        return made
 
     def _prepare(self, run: Run, model: Any, branches: Sequence[Branch]) -> None:
         """Before their predictions; goes on without a copy of the weights where there is no memory for one."""
@@ -149,17 +179,22 @@ class Engine:
         comfy.model_management.soft_empty_cache()
         run.executor = self.instead()
 
-    def _asked(self, branches: Sequence[Branch], sides: Sequence[str]) -> list[tuple[int, list[Branch]]]:
+    def _asked(self, branches: Sequence[Branch], call: _Call) -> list[tuple[int, list[Branch]]]:
         """What one model call predicts: places in `conds`, and the branches that ComfyUI averages for each.
 
-        A fusion other than the mean gets every branch's prediction by itself.
+        A fusion other than the mean gets every branch's prediction by itself, and so does the mean where ComfyUI
+        cannot take it.
         """
-        asked = [(place, [b for b in branches if side and b.side in (BOTH, side)]) for place, side in enumerate(sides)]
-        if self.composition.fusion is None:
-            return asked
-        return [(place, [branch]) for place, own in asked for branch in own]
+        asked: list[tuple[int, list[Branch]]] = []
+        for place, (entries, origin) in enumerate(zip(call.conds, call.origins, strict=True)):
+            own = [branch for branch in branches if origin.side and branch.side in (BOTH, origin.side)]
+            if self.composition.fusion is not None or (own and conditioning.by_themselves(entries)):
+                asked += [(place, [branch]) for branch in own]
+            else:
+                asked.append((place, own))
+        return asked
 
-    def _fuse(self, parts: Sequence[tuple[Sequence[Branch], Tensor]], moment: Moment) -> Tensor:
+    def _fuse(self, parts: Parts, moment: Moment) -> Tensor:
         if not parts:  # a list of conditionings that is not there, as the negative one without guidance
             return torch.zeros_like(moment.noisy)
         predictions = [prediction for _, prediction in parts]

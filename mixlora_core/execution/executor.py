@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -51,6 +51,17 @@ class Executor(Protocol):
         ...
 
 
+class Origin(NamedTuple):
+    """Which of the sampler's lists of conditionings something comes from, whatever compositions have made of them."""
+
+    place: int
+    """In ComfyUI's own the positive one is 0."""
+    lists: int
+    """How many there are in that call."""
+    side: str
+    """Which side of the guidance the list is for; "" where it is missing."""
+
+
 class BranchId(uuid.UUID):
     """Names a branch's copy of a conditioning, the same in every step, and says what is spoken in its rows.
 
@@ -59,12 +70,11 @@ class BranchId(uuid.UUID):
 
     spoken: Mapping[str, Speech]
     """Engine -> speech: compositions can stand around each other."""
-    place: int
-    """Which of the sampler's lists of conditionings it comes from; in ComfyUI's own the positive one is 0."""
+    origin: Origin
 
-    def __init__(self, parent: uuid.UUID, engine: str, speech: Speech, place: int) -> None:
+    def __init__(self, parent: uuid.UUID, engine: str, speech: Speech, origin: Origin) -> None:
         where = "" if speech.regions is None else id(speech.regions)
         super().__init__(int=uuid.uuid5(parent, f"{engine} {speech.coefficients} {where}").int)
         spoken = {**getattr(parent, "spoken", {}), engine: speech}
         object.__setattr__(self, "spoken", spoken)  # a UUID forbids the ordinary way
-        object.__setattr__(self, "place", getattr(parent, "place", place))
+        object.__setattr__(self, "origin", getattr(parent, "origin", origin))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..adapter import Patch, PatchKey, Target
+from ..bases import peft_names
 from ..mixing.energy import WeightOf
 
 Strengths = float | Mapping[PatchKey, float]
@@ -23,8 +24,11 @@ Strengths = float | Mapping[PatchKey, float]
 
 
 def unet_target(model: Any) -> Target:
-    """What a LoRA file is matched against in a MODEL."""
-    return Target("the connected model", comfy.lora.model_lora_keys_unet(model.model, {}), _shapes(model.model))
+    """What a LoRA file is matched against in a MODEL: ComfyUI's key map, and PEFT's names where it lacks them."""
+    names = comfy.lora.model_lora_keys_unet(model.model, {})
+    for name, key in peft_names(model.model.model_config.unet_config).items():
+        names.setdefault(name, key)
+    return Target("the connected model", names, _shapes(model.model))
 
 
 def clip_target(clip: Any) -> Target:

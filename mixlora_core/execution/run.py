@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..errors import CompositionError
 from ..regions.attention_masks import FromAttention
 from ..regions.masks import Regions
 from . import conditioning
-from .executor import Executor, Speech
+from .executor import Executor, Origin, Speech
 from .overhearing import Heard
 
 
@@ -26,8 +26,8 @@ class Run:
     executor: Executor
     at_once: int | None
     guider: Any
-    memory: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """What the fusion keeps between calls, for each list of conditionings."""
+    memory: dict[Hashable, dict[str, Any]] = field(default_factory=dict)
+    """What the fusion keeps between calls, for each list of conditionings and way of asking for it."""
     heard: Heard = field(default_factory=Heard)
     """The cross-attention of steps that listen."""
     found: dict[FromAttention, Regions] = field(default_factory=dict)
@@ -43,6 +43,17 @@ class Run:
     def guidance(self) -> float:
         """The CFG scale; 1 where the guider has none."""
         return float(getattr(self.guider, "cfg", 1.0))
+
+    def memories(
+        self, conds: Sequence[conditioning.Entries | None], origins: Sequence[Origin], x: Tensor, options: Mapping
+    ) -> list[dict[str, Any]]:
+        """What the fusion keeps for each list of a call with these transformer options.
+
+        Other guidances (PAG, SAG) and windows of frames call the model besides the sampler; each call finds its own.
+        """
+        about = (tuple(x.shape), conditioning.manner(options))
+        asked = zip(origins, map(conditioning.uuids, conds), strict=True)
+        return [self.memory.setdefault((*one, *about), {}) for one in asked]
 
     def placed(self, branch: Branch, step: int) -> Branch:
         """The branch with the masks that this run has found, once it has listened."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 PHRASE_KEYS = ("modelspec.trigger_phrase", "ss_trigger_words", "ss_trigger_word", "trigger_words", "trigger_phrase")
@@ -23,9 +23,22 @@ def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """The words that the file's maker says call its style, best source first; empty where none is recorded.
 
     Sources, the first that says anything wins: an explicit trigger phrase (modelspec, ai-toolkit, SimpleTuner), the
-    class tokens of sd-scripts' data set folders, the most frequent tag of the training captions.
+    class tokens of sd-scripts' data set folders.
     """
-    for source in (_phrases, _class_tokens, _top_tag):
+    return _first(metadata, _phrases, _class_tokens)
+
+
+def guessed_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Where no trigger words are recorded, the most frequent tag of the training captions; else empty.
+
+    It may be one that calls this style, or one that every picture has (1girl): good enough to be shown, not to decide
+    by who is meant.
+    """
+    return () if trigger_words(metadata) else _first(metadata, _top_tag)
+
+
+def _first(metadata: Mapping[str, str], *sources: Callable[[Mapping[str, str]], Iterator[str]]) -> tuple[str, ...]:
+    for source in sources:
         words = tuple(dict.fromkeys(word.strip() for word in source(metadata) if word.strip()))
         if words:
             return words

@@ -13,6 +13,7 @@ from ..files.lora_file import identify
 from ..files.metadata import trigger_words
 from ..mixing.weighted_mix import MixSettings, mix
 from ..stack import StackEntry, StyleStack, fingerprint, resolve
+from ..text import only_text
 from . import grammar
 from .names import Known, file_names, joined
 from .plan import ERROR, SILENT, Plan, read
@@ -67,7 +68,7 @@ def speak(model: Any, clip: Any, stack: StyleStack, prompt: str, manner: Manner)
         clip = mix(model, clip, texts, MixSettings()).clip
         model = _scheduled(model, stack, plan, places)
     conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(plan.text))
-    return Spoken(model, clip, conditioning, plan, known, said)
+    return Spoken(model, clip, conditioning, plan, known, StyleStack.of(said.entries))
 
 
 def tagged(prompt: str, stack: StyleStack, shelf: Sequence[str]) -> list[str]:
@@ -121,7 +122,7 @@ def _scheduled(model: Any, stack: StyleStack, plan: Plan, places: Sequence[int])
         place: tuple(Window(*speech.window, speech.model) for speech in plan.of(place) if speech.model)
         for place in places
     }
-    heard = [place for place in places if windows[place]]
+    heard = [place for place in places if windows[place] and not only_text(stack.entries[place].file)]
     if not heard:
         return model
     voices = StyleStack(tuple(_at(stack.entries[place], 1.0, 0.0) for place in heard))

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..compose import composed
 from ..composition import Regional
-from ..errors import PromptError
+from ..errors import NoMatchError, PromptError
 from ..mixing.weighted_mix import MixSettings, mix
 from ..stack import StyleStack
-from ..text import encode_naming
+from ..text import encode_naming, only_text
 from .attention_masks import FromAttention
 from .masks import Regions
 
@@ -40,6 +40,14 @@ def from_prompt(model: Any, clip: Any, stack: StyleStack, prompt: str, wish: Fro
 
 
 def with_texts(model: Any, clip: Any, stack: StyleStack) -> Any:
-    """The CLIP with the text-encoder parts of all LoRAs at their strengths; None where there is none."""
+    """The CLIP with the text-encoder parts of all LoRAs at their strengths; None where there is none.
+
+    Raises NoMatchError for a LoRA that then would do nothing at all.
+    """
+    if clip is None:
+        for entry in stack.entries:
+            if only_text(entry.file):
+                raise NoMatchError(f"{entry.lora_name}: all its tensors are for the text encoder: connect CLIP.")
+        return None
     texts = StyleStack(tuple(replace(entry, strength_model=0.0) for entry in stack.entries))
-    return None if clip is None else mix(model, clip, texts, MixSettings()).clip
+    return mix(model, clip, texts, MixSettings()).clip

@@ -4,7 +4,11 @@ import logging
 
 import pytest
 import torch
-from mixlora.mixlora_core import errors
+from mixlora.mixlora_core import errors, execution
+from mixlora.mixlora_core.adapter import Target, match
+from mixlora.mixlora_core.compose import matched
+from mixlora.mixlora_core.files import lora_file
+from mixlora.mixlora_core.stack import StyleStack
 from mixlora.nodes.style_lora import LoadStyleLoRA
 
 MODULE = "lora_unet_up_blocks_0_attentions_1_transformer_blocks_0_attn1_to_q"
@@ -105,6 +109,61 @@ def test_text_encoder_file_without_clip(sd15, clip, loras, models, mixed):
     with pytest.raises(errors.NoMatchError, match="connect CLIP"):
         mixed(sd15, None, [(name, 1.0, 1.0)])
     assert mixed(sd15, clip, [(name, 1.0, 1.0)])[0] is sd15
+
+
+def test_a_lora_for_the_text_encoder_alone_can_be_composed(sd15, loras, models, compose, methods):
+    """In its turn the base model speaks, with the text that it reads; a stack of nothing else is an error."""
+    tensors = {key: value for key, value in models.lora_tensors("LoRA").items() if key.startswith("lora_te")}
+    own, text = loras.save("own", size=0.1), loras.save("text", tensors)
+    made, silent = (
+        compose(StyleStack().plus([(own, 1.0, 1.0), row]), methods.Switch(2, 1))
+        for row in ((text, 1.0, 1.0), (own, 0.0, 1.0))
+    )
+    assert models.same_bits(models.sample(made, steps=2), models.sample(silent, steps=2))
+    with pytest.raises(errors.NoMatchError, match="No LoRA of the stack has a part for the diffusion model"):
+        compose(StyleStack().plus([(text, 1.0, 1.0)]), methods.Switch(1))
+    with pytest.raises(errors.NoMatchError, match="Encode Text per LoRA"):
+        matched(sd15, StyleStack().plus([(text, 1.0, 1.0)]).entries[0].file)
+
+
+@pytest.mark.parametrize("node", ["ApplyLoRALayered", "ApplyLoRARegions"])
+def test_nodes_with_a_clip_take_a_lora_for_the_text_encoder_alone(node, sd15, clip, loras, models):
+    import mixlora.nodes
+
+    tensors = {key: value for key, value in models.lora_tensors("LoRA").items() if key.startswith("lora_te")}
+    names = [loras.save("text", tensors), *(loras.save(f"n{seed}", seed=seed, size=0.1) for seed in range(2))]
+    stack = StyleStack().plus([(name, 1.0, 1.0) for name in names])
+    told = {"things": "1, 2, 3"} if "Layered" in node else {"overlap": "sum", "mask_2": torch.ones(8, 8)}
+    execute = getattr(mixlora.nodes, node).execute
+    model, text, *_ = execute(sd15, clip=clip, stack=stack, **told).args
+    assert torch.isfinite(models.sample(model, steps=1)).all() and text.patcher.patches
+    with pytest.raises(errors.NoMatchError, match=r"text\.safetensors: all its tensors are for the text encoder"):
+        execute(sd15, stack=stack, **told)
+
+
+def test_the_input_convolution_may_take_other_channels(sd15, loras, models):
+    """As that of an inpainting model, which a LoRA of the plain one fits everywhere else."""
+    target, own = execution.unet_target(sd15), "diffusion_model.input_blocks.0.0.weight"
+    inpainting = Target(target.label, target.names, lambda key: (320, 9, 3, 3) if key == own else target.shape_of(key))
+    convolution = {
+        "lora_unet_conv_in.lora_up.weight": torch.ones(320, 4, 1, 1),
+        "lora_unet_conv_in.lora_down.weight": torch.ones(4, 4, 3, 3),
+    }
+    both = loras.save("both", models.lora_tensors("LoRA", text=False) | convolution)
+    read = [lora_file.read(loras.folder / name) for name in (both, loras.save("alone", convolution))]
+    adapter = match(read[0], inpainting, None)
+    assert len(adapter.model_patches) == 2 and own in match(read[0], target, None).model_patches
+    assert adapter.left_out == (f"{own} (its change is 320x36, the weight is 320x81 (shape 320x9x3x3))",)
+    with pytest.raises(errors.NoMatchError):
+        match(read[1], inpainting, None)
+
+
+def test_a_misfit_is_not_blamed_on_a_base_that_reads_the_same_text(sd15, loras, models, mixed):
+    tensors = models.lora_tensors("LoRA", text=False)
+    tensors[f"{MODULE}.lora_up.weight"] = torch.ones(640, 4)
+    with pytest.raises(errors.TensorError, match=r"attn1_to_q: its change is 640x320.*Use a LoRA made") as raised:
+        mixed(sd15, None, [(loras.save("wide", tensors), 1.0, 1.0)])
+    assert "looks made for" not in str(raised.value)
 
 
 def test_a_partly_matching_file_works_and_is_counted(sd15, loras, models, mixed, caplog):

@@ -5,7 +5,6 @@ import os
 
 import pytest
 import torch
-from mixlora.mixlora_core import errors
 from mixlora.nodes import ApplyLoRARouter, LoRAWeightsFromPrompt
 from mixlora.nodes.style_lora import LoadStyleLoRA
 
@@ -35,10 +34,10 @@ def test_stack_order_trigger_words_and_lora_stack(loras):
     output = LoadStyleLoRA.execute(a, 0.0, 0.0, stack=first[0], lora_stack=[row, ["None", 1.0, 1.0], (b, 0, 0.0)])
     assert output.result is not None
     stack, rows, words, report = output.result
-    assert rows == [(a, 0.5, 0.25), (os.path.join("sub", "b.safetensors"), 1.0, 0.0)]
+    assert rows == [(a, 0.5, 0.25), (os.path.join("sub", "b.safetensors"), 1.0, 0.0), (b, 0.0, 0.0), (a, 0.0, 0.0)]
     assert all(type(row) is tuple for row in rows)
     assert words == "monet style, van gogh style"
-    assert [entry.lora_name for entry in stack.entries] == [row[0] for row in rows]
+    assert [entry.lora_name for entry in stack.entries] == [row[0] for row in rows[:2]]
     assert "trigger words: monet style" in report and "rank 4, alpha 2" in report
 
 
@@ -96,9 +95,9 @@ def diffusers_unet():
     )  # fmt: skip
 
 
-def test_diffusers_file_is_refused_and_the_conversion_that_the_error_names_works(
-    diffusers_unet, sd15, loras, mixed, models
-):
+@pytest.mark.parametrize("prefix", ["unet.", "base_model.model."])
+def test_a_file_of_diffusers_is_what_its_conversion_is(prefix, diffusers_unet, sd15, loras, mixed, models):
+    """ComfyUI itself reads feed-forward and projections of it, and leaves attention out."""
     peft = pytest.importorskip("peft")
     import safetensors.torch as st
     from diffusers import StableDiffusionPipeline
@@ -108,20 +107,21 @@ def test_diffusers_file_is_refused_and_the_conversion_that_the_error_names_works
         convert_state_dict_to_kohya,
     )
 
-    targets = ["to_q", "to_k", "to_v", "to_out.0"]
+    targets = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.2"]
     diffusers_unet.add_adapter(peft.LoraConfig(r=4, lora_alpha=4, init_lora_weights=False, target_modules=targets))
     layers = convert_state_dict_to_diffusers(peft.get_peft_model_state_dict(diffusers_unet))
     diffusers_unet.unload_lora()  # other tests share this UNet
-    StableDiffusionPipeline.save_lora_weights(loras.folder, unet_lora_layers=layers, weight_name="peft.safetensors")
-    with pytest.raises(errors.NoMatchError, match="convert_state_dict_to_kohya"):
-        mixed(sd15, None, [("peft.safetensors", 1.0, 1.0)])
-    assert "NONE of its modules" in LoadStyleLoRA.execute("peft.safetensors", 1.0, 1.0).result[3]
+    StableDiffusionPipeline.save_lora_weights(loras.folder, unet_lora_layers=layers, weight_name="theirs.safetensors")
+    state = st.load_file(loras.folder / "theirs.safetensors")
+    kohya = loras.save("kohya", convert_state_dict_to_kohya(convert_all_state_dict_to_peft(state)))
+    named = loras.save("peft", {key.replace("unet.", prefix): value for key, value in state.items()})
 
-    state = st.load_file(loras.folder / "peft.safetensors")
-    name = loras.save("kohya", convert_state_dict_to_kohya(convert_all_state_dict_to_peft(state)))
-    model, _, report = mixed(sd15, None, [(name, 1.0, 0.0)])
-    assert len(model.patches) == 56
+    model, _, report = mixed(sd15, None, [(named, 1.0, 0.0)])
+    ours, theirs = (models.patched_weights(one) for one in (model, mixed(sd15, None, [(kohya, 1.0, 0.0)])[0]))
+    assert len(theirs) == 63 and all(models.same_bits(ours[key], theirs[key]) for key in theirs)
     assert "left out" not in report
+    said = LoadStyleLoRA.execute(named, 1.0, 1.0).result[3]
+    assert "of these keys have PEFT's names: this pack reads them" in said and "NONE" not in said
 
 
 @pytest.mark.parametrize("algo, family, options", [

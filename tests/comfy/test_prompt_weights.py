@@ -8,6 +8,7 @@ from mixlora.mixlora_core import errors
 from mixlora.mixlora_core.prompt.names import Known
 from mixlora.mixlora_core.prompt.similarity import ClipSimilarity
 from mixlora.nodes.prompt_weights import LoRAWeightsFromPrompt
+from mixlora.nodes.style_lora import LoadStyleLoRA
 
 
 @pytest.fixture
@@ -67,10 +68,28 @@ def test_shares_are_chained_lora_loaders_at_these_strengths(models, sd15, clip, 
 
 
 def test_strength_zero_is_the_base(sd15, clip, files, spoken, models):
-    model, conditioning, patched, _, report, _ = spoken("a hill <lora:x:0>", [(files[0], 1.0, 1.0)])
-    assert model is sd15 and patched is clip
+    model, conditioning, patched, _, report, stack = spoken("a hill <lora:x:0>", [(files[0], 1.0, 1.0)])
+    assert model is sd15 and patched is clip and not stack.entries
     assert models.same_bits(conditioning[0][0], encoded(clip, "a hill")[0][0])
     assert "0 of 1 LoRAs speak" in report
+
+
+def test_who_shall_be_silent_is_handed_on_as_silent(files, spoken):
+    """Else Switch would give him turns, and Composite average him in."""
+    *_, stack = spoken("a hill <lora:x:0> <lora:y:0.5>", [(name, 1.0, 1.0) for name in files])
+    assert [entry.row for entry in stack.entries] == [(files[1], 0.5, 0.5)] and stack.numbers == (2,)
+
+
+def test_a_tag_that_every_picture_has_is_no_trigger_word(loras, spoken):
+    """As trigger word it would silence all others in every prompt with it, and give marks and shares to this LoRA."""
+    tags = {"ss_tag_frequency": '{"10_x": {"1girl": 90, "ink": 9}}'}
+    rows = [(loras.save("one", metadata=tags, seed=1), 1.0, 1.0), (loras.save("two", seed=2), 1.0, 1.0)]
+    *_, stack = spoken("1girl, on a hill", rows)
+    assert [row[0] for row in stack.rows] == [row[0] for row in rows]
+    with pytest.raises(errors.PromptError, match="1girl"):
+        spoken("a hill, 1girl:0.8@0-40%", rows)
+    report = LoadStyleLoRA.execute(*rows[0]).result
+    assert report[2] == "1girl" and "none in the metadata; perhaps 1girl, its captions' most frequent tag" in report[3]
 
 
 def test_windows_are_the_runs_one_after_the_other(models, sd15, files, chained, spoken):

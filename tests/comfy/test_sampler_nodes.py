@@ -1,6 +1,7 @@
 """The sampler nodes and their twins: KSampler's own behaviour, and what they say about bad input."""
 
 import importlib
+import logging
 from typing import Any
 
 import pytest
@@ -149,3 +150,27 @@ def test_bad_input_stops_before_sampling(node, inputs, message, paint, rows, sd1
 
 def test_a_lora_that_never_speaks_is_named(paint, rows):
     assert f"- {rows[1][0]}: NEVER" in switch(paint, lora_stack=rows, switch_every=9)[1]
+
+
+NOTE = "2 of 3 LoRAs have text-encoder parts that this node does not use: Encode Text per LoRA applies them"
+
+
+@pytest.mark.parametrize("name", ["LoRASwitchSampler", "LoRACompositeSampler", "ApplyLoRASwitch", "ApplyLoRAComposite"])
+def test_text_encoder_parts_that_are_not_used_are_told(name, paint, sd15, models, loras, caplog):
+    from mixlora.mixlora_core.execution import TEXT
+
+    files = [(loras.save("quiet", text=False), 1.0, 1.0), *((loras.save(f"t{seed}"), 1.0, 1.0) for seed in range(2))]
+    inputs = {"switch_every": 1, "order": ""} if "Switch" in name else {"weights": ""}
+    with caplog.at_level(logging.INFO):
+        if name.startswith("Apply"):
+            nodes()[name].execute(sd15, **inputs, lora_stack=files)
+        else:
+            told = paint(nodes()[name], **inputs, lora_stack=files)
+            assert "Switch" not in name or told[1].endswith(f"- note: {NOTE}")
+    assert caplog.text.count(NOTE) == 1
+    caplog.clear()
+    own = [*(models.text(6, **{TEXT: (index, 3)})[0] for index in range(3))]
+    with caplog.at_level(logging.INFO):
+        if not name.startswith("Apply"):
+            paint(nodes()[name], **inputs, lora_stack=files, positive=own)
+    assert "text-encoder" not in caplog.text

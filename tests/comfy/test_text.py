@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
 
 @pytest.fixture
@@ -30,8 +31,8 @@ def plainly(clip, text="a hill at sunset"):
 
 def test_each_part_is_that_of_lora_loader(clip, stacked, chained, sd15):
     stack = stacked(True, True)
-    parts = encode(clip, stack)
-    assert len(parts) == 2
+    *parts, (shared, _) = encode(clip, stack)
+    assert len(parts) == 2 and torch.equal(shared, plainly(clip)[0][0])
     for (states, fields), row in zip(parts, stack.rows, strict=True):
         alone = chained(sd15, clip, [row])[1]
         ((expected, others),) = plainly(alone)
@@ -44,7 +45,7 @@ def test_each_part_is_that_of_lora_loader(clip, stacked, chained, sd15):
 def test_loras_without_a_text_part_share_the_plain_text(clip, stacked):
     parts = encode(clip, stacked(False, True, False))
     ((plain, _),) = plainly(clip)
-    assert torch.equal(parts[0][0], plain) and parts[0][0] is parts[2][0]
+    assert torch.equal(parts[0][0], plain) and parts[0][0] is parts[2][0] and parts[0][0] is parts[3][0]
     assert not torch.equal(parts[1][0], plain)
     silent = encode(clip, stacked(True, True, strength_clip=0.0))
     assert all(torch.equal(states, plain) for states, _ in silent)
@@ -98,3 +99,23 @@ def test_a_missing_part_of_the_text_is_an_error(sd15, stacked, models):
     for executor in ("rows", "swap"):
         with pytest.raises(CompositionError, match="No conditioning is left for LoRA 2 of the stack"):
             models.sample(composed(sd15, stacked(False, False), Composite(2), executor), own)
+
+
+@pytest.mark.parametrize("which", ["positive", "negative", "both"])
+@pytest.mark.parametrize("mode", ["average", "full strength"])
+def test_composite_takes_what_the_node_encodes(mode, which, clip, sd15, stacked, models):
+    """In full strength the base model and the merge are no LoRA's own: they read the text as the CLIP itself does."""
+    from mixlora.nodes import ApplyLoRAComposite
+
+    stack = stacked(True, True)
+    model = ApplyLoRAComposite.execute(sd15, "", mode, stack=stack).result[0]
+    plain, encoded = plainly(clip), encode(clip, stack)
+
+    def sampled(*conditionings):
+        wide = [[[F.pad(states, (0, 704)), fields] for states, fields in one] for one in conditionings]  # tiny CLIP's
+        return models.sample(model, *wide, steps=2)
+
+    own = sampled(*(encoded if which in (side, "both") else plain for side in ("positive", "negative")))
+    alike = [[plain[0][0], fields] for _, fields in encoded]
+    assert models.same_bits(sampled(alike, alike), sampled(plain, plain))
+    assert not models.same_bits(own, sampled(plain, plain)) or (mode, which) == ("full strength", "negative")

@@ -154,12 +154,13 @@ def test_describe_says_which_layer_a1111_leaves_out(tmp_path, capsys):
     save_file(tensors, tmp_path / "a.safetensors", {"ss_base_model_version": "sdxl_base_v1-0"})
     assert describe_cli.main([str(tmp_path / "a.safetensors")]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "A1111, Forge: in part: A1111 leaves out lora_unet_up_blocks_0_upsamplers_0_conv; Forge reads all" in said
+    assert "A1111, Forge: no: A1111 leaves out lora_unet_up_blocks_0_upsamplers_0_conv; Forge reads all" in said
 
 
 @pytest.mark.parametrize("targets, count", [("attention", 560), ("ff", 140), ("proj", 22), ("conv", 49)])
 def test_comfy_and_diffusers_know_every_full_sdxl_name(targets, count):
     import comfy.lora
+    import comfy.ops
 
     config = dict(next(base for base in BASES if base.kind == "sdxl").unet)
     skeleton: Any = torch.nn.Module()

@@ -206,9 +206,13 @@ def test_reused_runs_one_branch_between_and_counts_by_steps_not_calls():
     assert same(run(reused, toy, calls=calls), torch.stack([once[step] for step in calls]))
 
 
-def test_reusing_before_anything_was_kept_is_refused():
-    with pytest.raises(CompositionError, match="nothing to reuse"):
-        run(Reused(Centred(2), 4), Toy(2), calls=[1])
+def test_where_nothing_was_kept_yet_the_engine_is_told_and_asks_for_all():
+    """Windowed passes both on to the composition whose part it is."""
+    reused = Reused(Centred(2), 4)
+    for composition in (reused, Windowed(reused, Merge(2), 0.0, 1.0)):
+        with pytest.raises(fusion.NothingKept):
+            run(composition, Toy(2), calls=[1])
+        assert composition.renewed(1, 8) == reused.branches(0, 8) != reused.branches(1, 8)
 
 
 class Odd(Merge):

@@ -205,7 +205,7 @@ def test_pictures_that_only_a_judge_of_pairs_has_seen_count_as_judged(tmp_path):
             made.paint(store, job)
         pairs = [(jobs[place].key, jobs[place + 1].key) for place in range(0, len(jobs), 2)]
         shown = [keys for pair in pairs for keys in (pair, pair[::-1])]
-        store.add_comparisons(Comparison(*keys, "vlm:model", "composition", 7.0, 6.5) for keys in shown)
+        store.add_comparisons(Comparison(one, two, "vlm:model", "composition", 7.0, 6.5) for one, two in shown)
         report.write_report(made.plan(tmp_path, jobs), store, tmp_path)
     text = (tmp_path / "report.md").read_text("utf-8")
     assert "No judge has scored" not in text and "- judges: vlm:model" in text

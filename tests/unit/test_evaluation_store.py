@@ -130,7 +130,7 @@ def test_a_database_that_another_program_holds_is_not_called_a_strange_one(tmp_p
     connect = sqlite3.connect
     with connect(tmp_path / "results.sqlite", isolation_level=None) as holder:
         holder.execute("BEGIN EXCLUSIVE")
-        monkeypatch.setattr(sqlite3, "connect", lambda path, **options: connect(path, **options | {"timeout": 0}))
+        monkeypatch.setattr(sqlite3, "connect", lambda path, **_: connect(path, isolation_level=None, timeout=0))
         with pytest.raises(EvaluationError, match=r"cannot be used now \(database is locked\)"):
             Store(tmp_path)
 

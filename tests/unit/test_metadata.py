@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from mixlora.mixlora_core.files.metadata import base_hint, trigger_words
+from mixlora.mixlora_core.files.metadata import base_hint, guessed_words, trigger_words
 
 
 @pytest.mark.parametrize(
@@ -15,9 +15,7 @@ from mixlora.mixlora_core.files.metadata import base_hint, trigger_words
         ({"ss_datasets": json.dumps([{"subsets": [{"class_tokens": "sks painting"}, {"class_tokens": None}]}])},
          ("sks painting",)),
         ({"ss_dataset_dirs": '{"10_van gogh style": {"n_repeats": 10}, "reg": {}}'}, ("van gogh style",)),
-        ({"ss_tag_frequency": '{"10_x": {"ghibli": 9, "tree": 4}, "5_y": {"ghibli": 2}}'}, ("ghibli",)),
-        ({"ss_tag_frequency": '{"10_x": {"a whole sentence": 1}}'}, ()),
-        ({"modelspec.trigger_phrase": " ", "ss_tag_frequency": '{"d": {"ink": 3}}'}, ("ink",)),
+        ({"ss_tag_frequency": '{"10_x": {"1girl": 9}}'}, ()),
     ],
 )  # fmt: skip
 def test_trigger_words(metadata, words):
@@ -25,10 +23,25 @@ def test_trigger_words(metadata, words):
 
 
 @pytest.mark.parametrize(
+    "metadata, words",
+    [
+        ({}, ()),
+        ({"ss_tag_frequency": '{"10_x": {"ghibli": 9, "tree": 4}, "5_y": {"ghibli": 2}}'}, ("ghibli",)),
+        ({"ss_tag_frequency": '{"10_x": {"a whole sentence": 1}}'}, ()),
+        ({"modelspec.trigger_phrase": " ", "ss_tag_frequency": '{"d": {"ink": 3}}'}, ("ink",)),
+        ({"modelspec.trigger_phrase": "monet", "ss_tag_frequency": '{"d": {"ink": 3}}'}, ()),
+    ],
+)
+def test_guessed_words(metadata, words):
+    assert guessed_words(metadata) == words
+
+
+@pytest.mark.parametrize(
     "broken", ["{", "[[[", "null", "3", '{"a": 1}', '[{"subsets": [3]}, 4]', '{"a": {"b": "c"}}', "[" * 99999]
 )
 def test_broken_headers_say_nothing_and_do_not_crash(broken):
-    assert trigger_words({key: broken for key in ("ss_datasets", "ss_dataset_dirs", "ss_tag_frequency")}) == ()
+    metadata = {key: broken for key in ("ss_datasets", "ss_dataset_dirs", "ss_tag_frequency")}
+    assert trigger_words(metadata) == guessed_words(metadata) == ()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from mixlora.mixlora_core.stack import parse_rows, relative_parts
 
 def test_rows_of_every_kind():
     rows = [("a", 1, 0.5), ["b", "0.5", 0], ("None", 1.0, 1.0), (None, 1.0, 1.0), ("", 1.0, 1.0), ("c", 0, 0.0)]
-    assert parse_rows(rows) == [("a", 1.0, 0.5), ("b", 0.5, 0.0)]
+    assert parse_rows(rows) == [("a", 1.0, 0.5), ("b", 0.5, 0.0), ("c", 0.0, 0.0)]
 
 
 @pytest.mark.parametrize("row", ["abc", ("a", 1.0), ("a", 1.0, 1.0, 1.0), {"a": 1}, None])
