@@ -30,6 +30,7 @@ def test_the_plans_of_the_issue():
         "small",
         "alone",
         "full",
+        "control",
         "tau",
         "order",
         "many",
