@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -122,3 +123,33 @@ def plan(folder: Path, planned: Sequence[Job], text: str = 'testbed = "standin"'
     testbed = SimpleNamespace(name="standin", elements=ELEMENTS, strength=1.0)
     seeds = sorted({job.seed for job in planned})
     return SimpleNamespace(path=path, name=path.stem, testbed=testbed, seeds=seeds, jobs=lambda: list(planned))
+
+
+class Page(HTMLParser):
+    """Reads a page: its elements, whether each is closed, and its text."""
+
+    VOID = frozenset({"meta", "img", "br", "link"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.found, self.words, self.ids = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
