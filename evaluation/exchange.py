@@ -1,8 +1,9 @@
 """`scores`: writes what judges said of plans to one small file, or takes it over from one.
 
 So that a long plan can be painted in several places, and so that tables can be made again from the scores that are
-published beside them, without a picture. The file is gzipped JSON, a line for each picture under its job's key; by its
-`origin`, where that is known, times can be compared as far as one run measured them.
+published beside them, without a picture. What both have painted tells how far two machines agree. The file is gzipped
+JSON, a line for each picture under its job's key; by its `origin`, where that is known, times can be compared as far as
+one run measured them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import gzip
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..mixlora_core.files.writing import write_atomically
 from ..standin.element_oracle import ElementOracle
@@ -50,7 +51,13 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     with open_results(arguments.results) as store:
         taken, known, strange = adopt(store, jobs, arguments.source)
+        both = compare(store, arguments.source)
     print(f"{taken} pictures' scores taken over, {known} were known, {strange} belong to no picture of these plans")
+    if both.pictures:
+        print(
+            f"{both.pictures} of those known were painted and judged here: they differ from the file in {both.differing} "
+            f"of {both.elements} elements asked for, and by up to {both.soundness:.2g} in soundness"
+        )
     return 0
 
 
@@ -95,6 +102,39 @@ def adopt(store: Store, jobs: Iterable[Job], path: Path) -> tuple[int, int, int]
             oracle.note_version(store, key, ElementOracle.version())
             taken += 1
     return taken, len(rows) - taken - strange, strange
+
+
+class Agreement(NamedTuple):
+    """How far pictures that were painted and judged here are read as a file says."""
+
+    pictures: int
+    elements: int
+    """Asked for in them."""
+    differing: int
+    """Of these, seen in one of both only."""
+    soundness: float
+    """The largest difference, 0..1."""
+
+
+def compare(store: Store, path: Path) -> Agreement:
+    """Holds the oracle's scores of pictures that lie here against those that a file has of the same pictures.
+
+    Their keys are alike, so whatever differs is the machine's rounding. Raises EvaluationError as `adopt` does.
+    """
+    own = {key for key, picture in store.pictures().items() if picture.path} & store.scored(oracle.NAME)
+    here = {(one.key, one.measure, one.element): one.value for one in store.scores([oracle.NAME]) if one.key in own}
+    seen: list[bool] = []
+    apart: list[float] = []
+    for row in _read(path):
+        for judge, measure, element, theirs in row["scores"]:
+            ours = here.get((row["key"], measure, element))
+            if ours is None or judge != oracle.NAME:
+                continue
+            if measure == "element":
+                seen.append((ours > 0.5) != (theirs > 0.5))
+            elif measure == "quality":
+                apart.append(abs(ours - theirs))
+    return Agreement(len(apart), len(seen), sum(seen), max(apart, default=0.0))
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from ..errors import CompositionError
 from .executor import ROWS, SWAP, Speech
 from .places import Places, override, split
-from .rows import Hook, Joined, Layer, RowsBank, restored
+from .repeats import restored
+from .rows import Hook, Joined, Layer, RowsBank
 
 _PLACELESS = re.compile(r"(?P<attention>.*\.attn2)\.to_[kv]|(?P<embedding>.*\.emb_layers)\.\d+")
 _TAKEN = "mixlora_regions"

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..adapter import Adapter
 from .executor import Speech
+from .repeats import each_once, for_each_chunk
 
 _SHARED_INPUT = re.compile(r"(.*\.attn1)\.to_[qkv]|(.*\.attn2)\.to_[kv]")
 _READS_TEXT = re.compile(r".*\.attn2\.to_[kv]")
@@ -122,7 +123,7 @@ class Rows:
             for number, layer in enumerate(self.bank.layers):
                 module: Any = comfy.utils.get_attr(model, layer.module)  # found anew: loading may have replaced it
                 if not joined and _READS_TEXT.fullmatch(layer.module):
-                    handles.callback(module.register_forward_pre_hook(_each_once(len(coefficients))).remove)
+                    handles.callback(module.register_forward_pre_hook(each_once(len(coefficients))).remove)
                 handles.callback(module.register_forward_hook(way.hook(number)).remove)
             yield
 
@@ -195,7 +196,7 @@ class _Apart:
         down = self.bank.downs[layer.group].data
 
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            given, output = _for_each_chunk(inputs[0], output, len(self.coefficients))
+            given, output = for_each_chunk(inputs[0], output, len(self.coefficients))
             chunks = zip(given, output.chunk(len(self.coefficients)), self.coefficients, strict=True)
             for x, part, coefficients in chunks:
                 for adapter, (first, end) in layer.ranks.items():
@@ -205,53 +206,6 @@ class _Apart:
             return output
 
         return add
-
-
-def _each_once(chunks: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...] | None]:
-    """A hook that leaves out the chunks of a layer's input that repeat another one, number for number.
-
-    All branches of a composition read the same text, unless it was encoded for each adapter. The remaining input says
-    in its attribute `place_of` where each chunk is found now, for `_for_each_chunk` of every composition around.
-    """
-
-    def leave_out(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        if hasattr(inputs[0], "place_of"):
-            return None
-        kept: list[Tensor] = []
-        places = []
-        for chunk in inputs[0].chunk(chunks):
-            same = (place for place, other in enumerate(kept) if torch.equal(chunk, other))
-            places.append(next(same, len(kept)))
-            if places[-1] == len(kept):
-                kept.append(chunk)
-        if len(kept) == chunks:
-            return None
-        distinct: Any = torch.cat(kept)
-        distinct.place_of = places
-        return (distinct, *inputs[1:])
-
-    return leave_out
-
-
-def _for_each_chunk(x: Tensor, output: Tensor, chunks: int) -> tuple[Sequence[Tensor], Tensor]:
-    """What each chunk of the batch gave a layer, and the layer's output for all of them; undoes `_each_once`."""
-    places: list[int] | None = getattr(x, "place_of", None)
-    if places is None:
-        return x.chunk(chunks), output
-    kept = max(places) + 1
-    if len(output) == len(x):  # a composition around this one may have undone it already
-        output = restored(x, output)
-    given = x.chunk(kept)
-    return [given[place] for place in places], output
-
-
-def restored(x: Tensor, output: Tensor) -> Tensor:
-    """What a layer made of `x`, for every chunk of the batch; undoes `_each_once` of a composition around."""
-    places: list[int] | None = getattr(x, "place_of", None)
-    if places is None:
-        return output
-    parts = output.chunk(max(places) + 1)
-    return torch.cat([parts[place] for place in places])
 
 
 def _down(module: nn.Module, x: Tensor, down: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from mixlora.evaluation.judges import oracle, pictures
 from mixlora.evaluation.reading import read
 from mixlora.standin.element_oracle import ElementOracle
 
-from .evaluation_findings import ELEMENTS, SETS, begun, fill, jobs, judge, paint
+from .evaluation_findings import ELEMENTS, SETS, begun, chance, fill, jobs, judge, paint, seen
 
 JOBS = jobs(SETS[:3])
 
@@ -72,6 +72,21 @@ def test_own_pictures_keep_their_scores_and_strangers_are_counted(published, tmp
         before = [score for score in other.scores()]
         assert exchange.adopt(other, JOBS[:8], path) == (3, 5, len(JOBS) - 8)
         assert [score for score in other.scores() if score.key in {job.key for job in JOBS[:5]}] == before
+
+
+def test_own_pictures_are_held_against_those_of_the_file(published, tmp_path):
+    """Two of four pictures are painted here, too; one element of theirs is seen here alone, one is sounder."""
+    path, _ = published
+    with begun(tmp_path / "second") as other:
+        exchange.adopt(other, JOBS[2:4], path)
+        assert exchange.compare(other, path) == (0, 0, 0, 0.0), "what was taken over agrees with itself"
+        odd, plain = JOBS[:2]
+        for job in (odd, plain):
+            paint(other, job)
+        judge(other, odd, lambda job, name: abs(seen(job, name) - (name == "tower")))
+        judge(other, plain, quality=0.5 + 0.4 * chance(plain.key, "quality") + 0.03)
+        found = exchange.compare(other, path)
+    assert found == (2, 4, 1, pytest.approx(0.03, abs=1e-6))
 
 
 def test_scores_of_another_oracle_stay_behind(published, tmp_path):
