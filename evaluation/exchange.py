@@ -55,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{taken} pictures' scores taken over, {known} were known, {strange} belong to no picture of these plans")
     if both.pictures:
         print(
-            f"{both.pictures} of those known were painted and judged here: they differ from the file in {both.differing} "
-            f"of {both.elements} elements asked for, and by up to {both.soundness:.2g} in soundness"
+            f"{both.pictures} of those known were painted and judged here: they differ from the file in "
+            f"{both.differing} of {both.elements} elements asked for, and by up to {both.soundness:.2g} in soundness"
         )
     return 0
 
