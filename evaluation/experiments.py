@@ -169,7 +169,7 @@ EXPERIMENTS: Mapping[str, Mapping[str, Build]] = {
         "full-category": by_category,
     },
     "control": {"control": against(lambda label: "merge, w/N"), "control-share": by_size("share")},
-    "tau": {"tau": against(merge)},
+    "tau": {"tau": against(merge), "tau-turns": lambda findings: sections.differences(findings, "switch, τ = 5")},
     "order": {"order": against(listed)},
     "many": {
         "many-share": by_size("share"),
