@@ -119,7 +119,8 @@ class Agreement(NamedTuple):
 def compare(store: Store, path: Path) -> Agreement:
     """Holds the oracle's scores of pictures that lie here against those that a file has of the same pictures.
 
-    Their keys are alike, so whatever differs is the machine's rounding. Raises EvaluationError as `adopt` does.
+    Their keys are alike, so what differs is rounding (another machine, another number of threads) or another version of
+    the pack, ComfyUI or torch. Raises EvaluationError as `adopt` does.
     """
     own = {key for key, picture in store.pictures().items() if picture.path} & store.scored(oracle.NAME)
     here = {(one.key, one.measure, one.element): one.value for one in store.scores([oracle.NAME]) if one.key in own}
